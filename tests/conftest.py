@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,48 @@ def eval_dir() -> Path:
 def data_dir() -> Path:
     """Real proteins that are not part of the repository."""
     return _shared_folder("data")
+
+
+@pytest.fixture(scope="session")
+def mini_chain():
+    """A chain of the whole mini family, fitted on 40 proteins."""
+    from rdsearch import family, fasta, samples
+    from rdsearch.embed import Embedder
+    from rdsearch.fitting import fit_chain
+
+    proteins = itertools.islice(fasta.read(samples.CHAIN_SAMPLE), 40)
+    return fit_chain(proteins, Embedder(family.get("mini")))
+
+
+@pytest.fixture(scope="session")
+def proteins_file(tmp_path_factory) -> Path:
+    """A FASTA file of 120 packaged proteins of at most 400 residues, two with one sequence."""
+    from rdsearch import fasta, samples
+
+    short = (r for r in fasta.read(samples.PROTEINS) if len(r.sequence) <= 400)
+    records = list(itertools.islice(short, 120))
+    path = tmp_path_factory.mktemp("proteins") / "proteins.fasta"
+    lines = [f">{r.id} {r.description}\n{r.sequence}\n" for r in records]
+    path.write_text("".join([*lines, f">twin the first sequence again\n{records[0].sequence}\n"]))
+    return path
+
+
+@pytest.fixture(scope="session")
+def mini_store(tmp_path_factory, mini_chain, proteins_file):
+    """`proteins_file` embedded."""
+    import rdsearch
+
+    return rdsearch.embed(proteins_file, mini_chain, tmp_path_factory.mktemp("store") / "vectors")
+
+
+@pytest.fixture(scope="session")
+def mini_index(tmp_path_factory, mini_chain, mini_store) -> Path:
+    """An exact index of `proteins_file`. Read only: tests that change it copy it."""
+    import rdsearch
+    from rdsearch import samples
+
+    path = tmp_path_factory.mktemp("index") / "mini"
+    rdsearch.build(
+        mini_store.path, mini_chain, path, metadata=[samples.METADATA], recipe="exact"
+    )
+    return path

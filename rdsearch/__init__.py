@@ -1,0 +1,66 @@
+"""rdsearch: coarse-to-fine homology search with reverse-distilled protein embeddings.
+
+>>> import rdsearch
+>>> index = rdsearch.open("indexes/demo")  # doctest: +SKIP
+>>> for query, hits in index.search("query.fasta", k=10):  # doctest: +SKIP
+...     print(query.id, hits[0].accession, hits[0].score)
+
+Importing the package loads none of its heavy libraries; each name loads what it needs.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from rdsearch.errors import RdsearchError
+
+if TYPE_CHECKING:
+    from rdsearch.api import build, embed, fit
+    from rdsearch.chain import Chain
+    from rdsearch.hits import Hit, QueryHits
+    from rdsearch.index import Index, open
+    from rdsearch.store import Store
+    from rdsearch.verification import verify
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Chain",
+    "Hit",
+    "Index",
+    "QueryHits",
+    "RdsearchError",
+    "Store",
+    "__version__",
+    "build",
+    "embed",
+    "fit",
+    "open",
+    "verify",
+]
+
+_HOMES = {
+    "Chain": "chain",
+    "Hit": "hits",
+    "Index": "index",
+    "QueryHits": "hits",
+    "Store": "store",
+    "build": "api",
+    "embed": "api",
+    "fit": "api",
+    "open": "index",
+    "verify": "verification",
+}
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        home = _HOMES[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    return getattr(import_module(f"{__name__}.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
