@@ -37,9 +37,9 @@ _BROKEN = "damaged, or not a catalog of rdsearch"
 # What must be 0 in a sound catalog.
 _FAULTS = {
     "rows that are not 0 to n - 1": 'SELECT count(*) - count(DISTINCT "row") '
-    '+ count_if("row" IS NULL OR "row" < 0 OR "row" >= (SELECT count(*) FROM rows)) FROM rows',
-    "lengths that are not those of the sequences": "SELECT count_if(length IS DISTINCT FROM "
-    "strlen(sequence)) FROM rows",
+    '+ count(*) FILTER (WHERE "row" < 0 OR "row" >= (SELECT count(*) FROM rows)) FROM rows',
+    "lengths that are not those of the sequences": "SELECT count(*) FROM rows "
+    "WHERE length IS DISTINCT FROM strlen(sequence)",
     "accessions without a row": "SELECT count(*) FROM accessions "
     'WHERE "row" IS NULL OR "row" NOT IN (SELECT "row" FROM rows)',
     "rows without an accession": "SELECT count(*) FROM rows "
@@ -80,7 +80,8 @@ class Catalog:
             raise CatalogError(f"{self.path}: there is no catalog file", path=self.path)
         if wal_file(self.path).exists():
             raise CatalogError(
-                f"{self.path}: not finished: {wal_file(self.path).name} is beside it. Build it again",
+                f"{self.path}: not finished, for {wal_file(self.path).name} is beside it. "
+                "Build it again",
                 path=self.path,
             )
         self._lock = threading.Lock()

@@ -227,7 +227,7 @@ class CatalogWriter:
         self._run(f"CREATE TABLE {quoted(table)} ({described})")
 
     def _flush(self) -> None:
-        """Write what waits; as Arrow tables, which DuckDB reads by column and not value by value."""
+        """Write what waits, as Arrow tables: DuckDB takes those by column, not value by value."""
         with named_errors(self.path, "cannot be written"):
             self._insert("rows", _ROW_COLUMNS, self._new_rows)
             self._insert("accessions", _ACCESSION_COLUMNS, self._new_accessions)

@@ -45,8 +45,8 @@ _COMMENTS = (";", "#")
 # A thousand times the longest known protein; it bounds what a wrong file can take of memory.
 _LONGEST_LINE = 64 << 20
 _SHOWN = 40
-# What the decompressors raise on damaged data, beside OSError and EOFError.
-_DAMAGE: tuple[type[Exception], ...] = (zlib.error, lzma.LZMAError)
+# What reading raises on damaged data; the decompressors that xopen finds have their own errors.
+_DAMAGE: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, lzma.LZMAError)
 for _module, _error in (
     ("isal.isal_zlib", "error"),
     ("zlib_ng.zlib_ng", "error"),
@@ -181,7 +181,7 @@ def read(
             f"expected a header line that begins with '>', found {_shown(lines.text)}. "
             "Is this a FASTA file?",
         ) from None
-    except (EOFError, OSError, *_DAMAGE) as error:
+    except _DAMAGE as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise FastaError(name, None, f"cannot be read: {error.strerror}") from None
         raise FastaError(

@@ -266,7 +266,8 @@ def _report(
     connection: duckdb.DuckDBPyConnection, path: Path, key: str, types: dict[str, str]
 ) -> MetadataReport:
     counts = connection.execute(
-        "SELECT count(*), count_if(known), (SELECT count(*) FROM accessions) FROM staged_keys"
+        "SELECT count(*), count(*) FILTER (WHERE known), (SELECT count(*) FROM accessions) "
+        "FROM staged_keys"
     ).fetchone()
     lines, matched, proteins = counts if counts is not None else (0, 0, 0)
     examples = connection.execute(

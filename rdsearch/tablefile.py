@@ -60,6 +60,11 @@ class TableFile:
         if not path.is_file():
             reason = "is not a file" if path.exists() else "there is no such file"
             raise MetadataError(f"{path}: {reason}", path=path)
+        if self.packed:
+            # DuckDB 1.1 takes a file that was cut off for a whole one.
+            with self._open() as file:
+                while file.read(1 << 20):
+                    pass
         self.is_text = self.ending[0] in _TEXT_ENDINGS
         self.is_json = self.ending[0] in _JSON_ENDINGS
         self.delimiter = "\t"
@@ -115,7 +120,8 @@ class TableFile:
         """DuckDB's reader for the path that is its parameter.
 
         `columns` are names for the columns of a text table; those in `text` are not guessed.
-        Nothing about the layout is guessed, and types are inferred from every line.
+        Nothing about the layout is guessed, types are inferred from every line, and a table of
+        many columns with few values each stays a table, where DuckDB would make it one map.
         """
         if self.is_text:
             return (

@@ -269,6 +269,7 @@ def test_members_without_any_variance():
     chain = fit(vectors)
     assert [step.n_components_ for step in chain.steps] == [0, 0]
     assert [step.r2_ for step in chain.steps] == [1.0, 1.0]
+    assert [step.sigma2_ for step in chain.steps] == [0.0, 0.0]
     out = chain.transform(vectors)
     assert np.array_equal(out, np.concatenate([vectors[0], np.zeros((50, 5))], axis=1))
     V = chain.steps[0].directions_

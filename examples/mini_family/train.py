@@ -25,13 +25,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import dnaio
 import model as mini
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
+
+from rdsearch import fasta
+from rdsearch.errors import RdsearchError
 
 # Options that count something, and those that make a run what it is.
 COUNTS = ("layers", "width", "heads", "steps", "batch", "crop", "validation", "report_every")
@@ -61,11 +63,12 @@ class Proteins:
         if last - first > length:
             start += int(torch.randint(last - first - length + 1, (), generator=generator))
         stop = min(last, start + length)
-        ends = (
-            torch.tensor([mini.CLS] * (start == first)),
-            torch.tensor([mini.EOS] * (stop == last)),
-        )
-        return torch.cat((ends[0], self.tokens[start:stop], ends[1])).long()
+        pieces = [self.tokens[start:stop]]
+        if start == first:
+            pieces.insert(0, torch.tensor([mini.CLS], dtype=torch.uint8))
+        if stop == last:
+            pieces.append(torch.tensor([mini.EOS], dtype=torch.uint8))
+        return torch.cat(pieces).long()
 
     def digest(self) -> str:
         """A checksum, so that a run is not continued on other proteins."""
@@ -75,18 +78,12 @@ class Proteins:
 
 
 def read(path: Path) -> Proteins:
-    """Tokenise a FASTA file; letters that are not in the alphabet become X."""
-    table = np.full(256, mini.FIRST_LETTER + mini.LETTERS.index("X"), np.uint8)
-    for offset, letter in enumerate(mini.LETTERS):
-        table[[ord(letter), ord(letter.lower())]] = mini.FIRST_LETTER + offset
-    pieces = []
-    with dnaio.open(path) as records:
-        for record in records:
-            letters = np.frombuffer(record.sequence.rstrip("*").encode("ascii", "replace"), "u1")
-            if len(letters):
-                pieces.append(table[letters])
-    if len(pieces) < 2:
-        raise SystemExit(f"{path}: expected at least two proteins, found {len(pieces)}")
+    """Tokenise a FASTA file; the reader leaves no letters but the alphabet's."""
+    table = np.zeros(256, np.uint8)
+    table[list(mini.LETTERS.encode())] = mini.FIRST_LETTER + np.arange(len(mini.LETTERS))
+    pieces = [
+        table[np.frombuffer(record.sequence.encode(), np.uint8)] for record in fasta.read(path)
+    ]
     starts = np.cumsum([0] + [len(piece) for piece in pieces])
     return Proteins(torch.from_numpy(np.concatenate(pieces)), torch.from_numpy(starts))
 
@@ -323,7 +320,10 @@ def main() -> None:
     options = parse()
     if options.threads:
         torch.set_num_threads(options.threads)
-    proteins = read(options.proteins)
+    try:
+        proteins = read(options.proteins)
+    except RdsearchError as error:
+        raise SystemExit(str(error)) from None
     if options.evaluate:
         _, chosen = split(proteins, options)
         result = perplexity(mini.load(options.evaluate), proteins, chosen, options)

@@ -1,0 +1,460 @@
+"""Sequences to vectors: each member's residue embeddings, and their means.
+
+Long sequences are cut into overlapping windows and put together again: every residue counts once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rdsearch.batches import Window, coverage, pack, windows
+from rdsearch.errors import EmbeddingError, InputError
+from rdsearch.esm2 import Encoder, stream, tokenise
+from rdsearch.family import Family, Member
+from rdsearch.weights import Checkpoint
+
+__all__ = ["DTYPES", "Embedder", "Statistics"]
+
+_LOGGER = logging.getLogger(__name__)
+
+#: Longest window: ESM-2 was trained on 1,024 tokens, BOS and EOS among them.
+LONGEST_WINDOW = 1022
+#: Residues that two windows share: each sees at least half of them on the other side of a border.
+OVERLAP = 256
+TOKENS_PER_BATCH = 4096
+#: Tokens that go through a streamed layer together.
+STREAM_TOKENS = 65_536
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+Progress = Callable[[int, int], None]
+_Floats = NDArray[np.float32]
+_Result = TypeVar("_Result")
+
+
+@dataclass(slots=True)
+class Statistics:
+    """What an embedder has done so far.
+
+    Attributes
+    ----------
+    batches : int
+        Model calls.
+    tokens, padding : int
+        All tokens the model saw, and those of them that were padding.
+    """
+
+    batches: int = 0
+    tokens: int = 0
+    padding: int = 0
+
+    @property
+    def padded_share(self) -> float:
+        """Padding in all tokens."""
+        return self.padding / self.tokens if self.tokens else 0.0
+
+
+class Embedder:
+    """Runs the members of a family, one at a time.
+
+    Parameters
+    ----------
+    family : Family
+    members : iterable of str, optional
+        Any of the family's; all where it is not given.
+    weights : Path, optional
+        Folder with checkpoints; see `rdsearch.weights.locate`.
+    device : str, optional
+        ``"cpu"``, ``"cuda"``, ``"cuda:0,cuda:1"`` (batches are shared out), or ``"auto"``: the
+        GPU where there is one.
+    dtype : str, optional
+        One of `DTYPES`. ``"auto"``: bfloat16 where the processor computes in it (AMX or
+        AVX512-BF16, most GPUs), else float32. Vectors are float32 always.
+    tokens_per_batch : int, optional
+        Halved by itself when memory runs out.
+    window, overlap : int, optional
+        Residues the model sees at once, and shared by neighbouring windows.
+    stream_layers : bool, optional
+        Keep one layer in memory at a time, for members larger than memory.
+
+    Attributes
+    ----------
+    statistics : Statistics
+
+    Raises
+    ------
+    InputError
+        Options that make no sense.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        members: Iterable[str] | None = None,
+        *,
+        weights: str | Path | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        tokens_per_batch: int = TOKENS_PER_BATCH,
+        window: int = LONGEST_WINDOW,
+        overlap: int | None = None,
+        stream_layers: bool = False,
+    ) -> None:
+        if overlap is None:
+            overlap = min(OVERLAP, window // 4)
+        if not 1 <= window <= LONGEST_WINDOW or not 0 <= overlap < window:
+            raise InputError(
+                f"a window has 1 to {LONGEST_WINDOW} residues and the overlap is shorter than it; "
+                f"found window {window}, overlap {overlap}"
+            )
+        if tokens_per_batch < 1:
+            raise InputError(f"a batch needs at least one token; found {tokens_per_batch}")
+        self.family = family
+        self.members = family.select(members)
+        self.statistics = Statistics()
+        self._weights = None if weights is None else Path(weights)
+        self._devices = _devices(device)
+        self._dtype = _dtype(dtype, self._devices)
+        self._tokens_per_batch = tokens_per_batch
+        self._window = window
+        self._overlap = overlap
+        self._stream = stream_layers
+        self._checkpoints: dict[str, Checkpoint] = {}
+        self._loaded: tuple[str, list[_Model]] | None = None
+
+    @property
+    def signature(self) -> dict[str, str | int]:
+        """Every option that determines the numbers, and which weights they come from."""
+        fingerprints = {
+            f"weights {member.name}": self._checkpoint(member).fingerprint
+            for member in self.members
+        }
+        return {
+            "dtype": str(self._dtype).removeprefix("torch."),
+            "window": self._window,
+            "overlap": self._overlap,
+            **fingerprints,
+        }
+
+    def pool(
+        self, member: Member, sequences: Sequence[str], *, progress: Progress | None = None
+    ) -> _Floats:
+        """Mean residue embedding of each sequence.
+
+        Parameters
+        ----------
+        member : Member
+            Loaded at its first use; the member before it is freed.
+        sequences : sequence of str
+            Letters of `rdsearch.fasta.ALPHABET`, at least one each.
+        progress : callable, optional
+            Told of sequences and residues done.
+
+        Returns
+        -------
+        ndarray, shape (n, width), float32
+            In the order of the sequences; the same call gives the same bits.
+
+        Raises
+        ------
+        EmbeddingError
+            Values that are not finite in float32, or no memory for a single window.
+        WeightsError
+        """
+        cut = self._cut(sequences)
+        weights = {i: coverage(len(sequences[i]), parts) for i, parts in _long(cut)}
+        sums = np.zeros((len(sequences), member.width), dtype=np.float64)
+        waiting = {i: len(parts) for i, parts in enumerate(cut)}
+
+        def reduce(batch: Sequence[Window], hidden: torch.Tensor) -> NDArray[np.float64]:
+            """Weighted sums over residues, shape (batch, width)."""
+            scale = np.zeros(hidden.shape[:2], dtype=np.float32)
+            for line, part in zip(scale, batch, strict=True):
+                chosen = weights.get(part.sequence)
+                line[1 : len(part) + 1] = 1 if chosen is None else chosen[part.start : part.stop]
+            scales = torch.from_numpy(scale).to(hidden.device)
+            summed = torch.bmm(scales.unsqueeze(1), hidden.float()).squeeze(1)
+            return summed.cpu().numpy().astype(np.float64)
+
+        for batch, summed in self._run(member, sequences, cut, reduce):
+            for part, values in zip(batch, summed, strict=True):
+                sums[part.sequence] += values
+                waiting[part.sequence] -= 1
+                if progress is not None and waiting[part.sequence] == 0:
+                    progress(1, len(sequences[part.sequence]))
+        lengths = np.array([len(sequence) for sequence in sequences], dtype=np.float64)
+        return (sums / lengths[:, None]).astype(np.float32)
+
+    def residues(
+        self, member: Member, sequences: Sequence[str], *, progress: Progress | None = None
+    ) -> Iterator[tuple[int, _Floats]]:
+        """Embedding of every residue, without BOS and EOS.
+
+        Parameters
+        ----------
+        member, sequences, progress
+            As in `pool`.
+
+        Yields
+        ------
+        position : int
+            Of the sequence in the input; sequences come as they are finished.
+        embedding : ndarray, shape (length, width), float32
+            Residues in several windows are averaged.
+
+        Raises
+        ------
+        EmbeddingError, WeightsError
+        """
+        cut = self._cut(sequences)
+        weights = {i: coverage(len(sequences[i]), parts) for i, parts in _long(cut)}
+        partial: dict[int, _Floats] = {}
+        waiting = Counter({i: len(parts) for i, parts in _long(cut)})
+
+        def whole(batch: Sequence[Window], hidden: torch.Tensor) -> list[_Floats]:
+            rows = hidden.float().cpu().numpy()
+            return [row[1 : len(part) + 1].copy() for part, row in zip(batch, rows, strict=True)]
+
+        for batch, embedded in self._run(member, sequences, cut, whole):
+            for part, values in zip(batch, embedded, strict=True):
+                i, length = part.sequence, len(sequences[part.sequence])
+                if i in weights:
+                    total = partial.setdefault(i, np.zeros((length, member.width), np.float32))
+                    inside = slice(part.start, part.stop)
+                    total[inside] += values * weights[i][inside, None]
+                    waiting[i] -= 1
+                    if waiting[i]:
+                        continue
+                    values = partial.pop(i)
+                if progress is not None:
+                    progress(1, length)
+                yield i, values
+
+    def _cut(self, sequences: Sequence[str]) -> list[list[Window]]:
+        for i, sequence in enumerate(sequences):
+            if not sequence:
+                raise InputError(f"sequence {i} is empty: a protein has at least one residue")
+        return [
+            windows(i, len(sequence), self._window, self._overlap)
+            for i, sequence in enumerate(sequences)
+        ]
+
+    def _run(
+        self,
+        member: Member,
+        sequences: Sequence[str],
+        cut: Sequence[Sequence[Window]],
+        use: Callable[[Sequence[Window], torch.Tensor], _Result],
+    ) -> Iterator[tuple[list[Window], _Result]]:
+        """Run the model over all windows; yields what `use` makes of each batch, in order.
+
+        The next batches are tokenised while the devices compute. A group is what goes through
+        the model at once: one batch, or many where layers are streamed.
+        """
+        parts = [part for parts in cut for part in parts]
+        groups = deque(self._groups(pack(parts, self._tokens_per_batch)))
+        models = self._models(member)
+        free: SimpleQueue[_Model] = SimpleQueue()
+        for model in models:
+            free.put(model)
+
+        def work(group: list[list[Window]], tokens: list[torch.Tensor]) -> list[_Result]:
+            model = free.get()
+            try:
+                hidden = self._finite(member, model, tokens)
+                return [use(batch, states) for batch, states in zip(group, hidden, strict=True)]
+            finally:
+                free.put(model)
+
+        with ThreadPoolExecutor(len(models)) as threads:
+            running: deque[tuple[list[list[Window]], Future[list[_Result]]]] = deque()
+            while groups or running:
+                while groups and len(running) <= len(models):
+                    group = groups.popleft()
+                    tokens = [self._tokens(sequences, batch) for batch in group]
+                    running.append((group, threads.submit(work, group, tokens)))
+                group, future = running.popleft()
+                try:
+                    results = future.result()
+                except (MemoryError, RuntimeError) as error:
+                    if not _out_of_memory(error):
+                        raise
+                    groups.extendleft(reversed(self._halved(member, group, error)))
+                    continue
+                yield from zip(group, results, strict=True)
+
+    def _groups(self, batches: Iterable[list[Window]]) -> Iterator[list[list[Window]]]:
+        """One batch a group; where layers are streamed, as many as `STREAM_TOKENS` hold."""
+        group: list[list[Window]] = []
+        tokens = 0
+        for batch in batches:
+            size = len(batch) * len(batch[0])
+            if group and (not self._stream or tokens + size > STREAM_TOKENS):
+                yield group
+                group, tokens = [], 0
+            group.append(batch)
+            tokens += size
+        if group:
+            yield group
+
+    def _tokens(self, sequences: Sequence[str], batch: Sequence[Window]) -> torch.Tensor:
+        tokens = tokenise([sequences[part.sequence][part.start : part.stop] for part in batch])
+        self.statistics.batches += 1
+        self.statistics.tokens += tokens.numel()
+        self.statistics.padding += tokens.numel() - sum(len(part) + 2 for part in batch)
+        return tokens
+
+    def _halved(
+        self, member: Member, group: list[list[Window]], error: BaseException
+    ) -> list[list[list[Window]]]:
+        """Two groups in place of one that memory did not hold."""
+        if len(group) > 1:
+            half = len(group) // 2
+            return [group[:half], group[half:]]
+        (batch,) = group
+        if len(batch) == 1:
+            raise EmbeddingError(
+                f"member {member.name}: there is not enough memory for one window of "
+                f"{len(batch[0])} residues. Use a smaller --window, a smaller member, or "
+                "--stream-layers",
+                member=member.name,
+            ) from error
+        self._tokens_per_batch = max(1, self._tokens_per_batch // 2)
+        _LOGGER.warning(
+            "member %s: out of memory; going on with %d tokens a batch",
+            member.name,
+            self._tokens_per_batch,
+        )
+        half = len(batch) // 2
+        return [[batch[:half]], [batch[half:]]]
+
+    def _finite(
+        self, member: Member, model: _Model, tokens: list[torch.Tensor]
+    ) -> list[torch.Tensor]:
+        """Run the model; in half precision a batch that is not finite once more in float32."""
+        hidden = model.run(tokens)
+        for i, states in enumerate(hidden):
+            if bool(states.sum(dtype=torch.float32).isfinite()):
+                continue
+            if model.dtype != torch.float32:
+                _LOGGER.warning(
+                    "member %s: a batch of %d sequences is not finite in %s; computed again in "
+                    "float32",
+                    member.name,
+                    len(states),
+                    str(model.dtype).removeprefix("torch."),
+                )
+                states = hidden[i] = model.exact().run([tokens[i]])[0]
+            if not bool(states.sum(dtype=torch.float32).isfinite()):
+                raise EmbeddingError(
+                    f"member {member.name} gives values that are not finite in float32: its "
+                    "weights are damaged or diverged. Check the checkpoint "
+                    f"{self._checkpoint(member).path}",
+                    member=member.name,
+                )
+        return hidden
+
+    def _checkpoint(self, member: Member) -> Checkpoint:
+        if member.name not in self._checkpoints:
+            self._checkpoints[member.name] = Checkpoint.open(member, self._weights)
+        return self._checkpoints[member.name]
+
+    def _models(self, member: Member) -> list[_Model]:
+        """The member on each device; the member before it is freed first."""
+        if self._loaded is None or self._loaded[0] != member.name:
+            checkpoint = self._checkpoint(member)
+            self._loaded = None
+            models = [
+                _Model(checkpoint, device, self._dtype, self._stream) for device in self._devices
+            ]
+            self._loaded = (member.name, models)
+        return self._loaded[1]
+
+
+class _Model:
+    """A member on one device: resident, or streamed layer by layer."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, streamed: bool
+    ) -> None:
+        self.checkpoint, self.device, self.dtype = checkpoint, device, dtype
+        self._encoder = None if streamed else Encoder(checkpoint, device, dtype)
+        self._exact: _Model | None = None
+
+    def run(self, tokens: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Representations of each batch."""
+        if self._encoder is None:
+            return stream(self.checkpoint, tokens, self.device, self.dtype)
+        return [self._encoder(batch) for batch in tokens]
+
+    def exact(self) -> _Model:
+        """The same in float32; made when it is first needed."""
+        if self._exact is None:
+            streamed = self._encoder is None
+            self._exact = _Model(self.checkpoint, self.device, torch.float32, streamed)
+        return self._exact
+
+
+def _long(cut: Sequence[Sequence[Window]]) -> Iterator[tuple[int, Sequence[Window]]]:
+    """Sequences of more than one window."""
+    return ((i, parts) for i, parts in enumerate(cut) if len(parts) > 1)
+
+
+def _devices(names: str) -> list[torch.device]:
+    """Devices by name, each there."""
+    if names == "auto":
+        return [torch.device("cuda" if torch.cuda.is_available() else "cpu")]
+    try:
+        devices = [torch.device(name.strip()) for name in names.split(",")]
+    except RuntimeError as error:
+        raise InputError(
+            f"there is no device {names!r}: expected auto, cpu, cuda, or cuda:0,cuda:1"
+        ) from error
+    for device in devices:
+        count = torch.cuda.device_count() if device.type == "cuda" else 1
+        if device.type not in ("cpu", "cuda") or (device.index or 0) >= count:
+            raise InputError(
+                f"device {device} is not there: this machine has the cpu and "
+                f"{torch.cuda.device_count()} CUDA devices that torch can use"
+            )
+    if len(set(devices)) < len(devices):
+        raise InputError(f"each device can be named once; found {names}")
+    return devices
+
+
+def _dtype(name: str, devices: Sequence[torch.device]) -> torch.dtype:
+    """The type to compute in."""
+    if name not in DTYPES:
+        raise InputError(f"there is no dtype {name!r}; choose from {', '.join(DTYPES)}")
+    if name != "auto":
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
+    if devices[0].type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if _cpu_has_bfloat16() else torch.float32
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 matrices itself; emulation is slower."""
+    with suppress(OSError):
+        return bool({"amx_bf16", "avx512_bf16"} & set(Path("/proc/cpuinfo").read_text().split()))
+    return False
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether the error says that memory ran out; torch has no one class for it on CPUs."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        "allocate memory" in str(error) or "not enough memory" in str(error)
+    )

@@ -1,0 +1,278 @@
+"""Checkpoints of a family's members: where they are, what they hold, how they are read.
+
+Two formats: fair-esm's ``.pt`` (a zip of tensors and a pickle) and safetensors. Of the pickle
+nothing is accepted but tensors, plain containers and the `argparse.Namespace` that fair-esm's
+checkpoints carry. The contact head's file is not needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import pickle
+import re
+import shutil
+import tempfile
+from argparse import Namespace
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from rdsearch.errors import WeightsError
+from rdsearch.family import Member
+
+__all__ = ["Checkpoint", "fetch", "folders", "locate", "obtain"]
+
+_LOGGER = logging.getLogger(__name__)
+_PREFIX = re.compile(r"^encoder\.(sentence_encoder\.)?")
+# The order counts: a member that stands in several folders is taken from the first.
+_SUFFIXES = (".pt", ".safetensors")
+_EMBEDDING = "embed_tokens.weight"
+_FINAL = ("emb_layer_norm_after.weight", "emb_layer_norm_after.bias")
+_TOKENS = 33
+
+
+def folders(weights: Path | None = None) -> list[Path]:
+    """Where checkpoints are looked for: the folder given, then torch hub's cache."""
+    cache = Path(torch.hub.get_dir()) / "checkpoints"
+    return [cache] if weights is None else [weights, cache]
+
+
+def locate(member: Member, weights: Path | None = None) -> Path | None:
+    """The checkpoint of a member on this machine, or None.
+
+    Parameters
+    ----------
+    member : Member
+    weights : Path, optional
+        A folder with checkpoints, or one checkpoint file.
+    """
+    if weights is not None and weights.is_file() and weights.stem == member.checkpoint:
+        return weights
+    for folder in folders(weights):
+        for suffix in _SUFFIXES:
+            path = folder / (member.checkpoint + suffix)
+            if path.is_file():
+                return path
+    return member.packaged_path
+
+
+def obtain(member: Member, weights: Path | None = None) -> Path:
+    """The checkpoint of a member; downloaded where it is nowhere on this machine.
+
+    Raises
+    ------
+    WeightsError
+        Absent and not to be had: names the file, the folders and the address.
+    """
+    path = locate(member, weights)
+    return fetch(member, folders(weights)[0]) if path is None else path
+
+
+def fetch(member: Member, folder: Path) -> Path:
+    """Download a member's checkpoint from fair-esm's address.
+
+    The file gets its name when it is complete.
+
+    Raises
+    ------
+    WeightsError
+        No address, no network, or no room.
+    """
+    path = folder / f"{member.checkpoint}.pt"
+    if member.url is None:
+        raise WeightsError(
+            f"member {member.name} has no download address, and {member.checkpoint}"
+            f"{' or '.join(_SUFFIXES)} is not in {folder}. Give its folder with --weights",
+            member=member.name,
+        )
+    _LOGGER.info("downloading %s to %s", member.url, folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as temporary:
+            part = Path(temporary) / path.name
+            torch.hub.download_url_to_file(member.url, str(part), progress=False)
+            shutil.move(part, path)
+    except (URLError, OSError) as error:
+        raise WeightsError(
+            f"the weights of member {member.name} are missing: {path.name} is not in "
+            f"{folder}, and {member.url} cannot be downloaded ({error}). Download it on a machine "
+            "with network, put it into that folder or give its folder with --weights",
+            member=member.name,
+            path=path,
+            url=member.url,
+        ) from error
+    return path
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A member's parameters on disk.
+
+    Parameters
+    ----------
+    member : Member
+        What the file must hold.
+    path : Path
+        ``.pt`` or ``.safetensors``.
+    """
+
+    member: Member
+    path: Path
+
+    @classmethod
+    def open(cls, member: Member, weights: Path | None = None) -> Checkpoint:
+        """Find a member's checkpoint and check that it is this member's.
+
+        Raises
+        ------
+        WeightsError
+            Absent, unreadable, or of another shape than the member says.
+        """
+        checkpoint = cls(member, obtain(member, weights))
+        checkpoint.check()
+        return checkpoint
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex digest of the token embedding and the last norm: tells models apart, reads little."""
+        digest = hashlib.sha256()
+        for tensor in self.read([_EMBEDDING, *_FINAL]).values():
+            digest.update(tensor.float().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def layer(self, i: int) -> dict[str, torch.Tensor]:
+        """Parameters of layer i by their names inside the layer, copied from the file."""
+        prefix = f"layers.{i}."
+        found = self.read(prefix + name for name in _layer_shapes(self.member))
+        return {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+
+    def ends(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Token embedding, and weight and bias of the norm after the last layer."""
+        found = self.read([_EMBEDDING, *_FINAL])
+        return found[_EMBEDDING], found[_FINAL[0]], found[_FINAL[1]]
+
+    def read(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
+        """Copy these tensors from the file, which is mapped only while this runs.
+
+        Pages of a mapping that stays open would count as this process's memory.
+        """
+        try:
+            if self.path.suffix == ".safetensors":
+                with safe_open(self.path, framework="pt") as file:
+                    return {name: file.get_tensor(name) for name in names}
+            state = self._state()
+            return {name: state[name].clone() for name in names}
+        except (KeyError, SafetensorError, OSError) as error:
+            raise self._wrong(f"it cannot be read ({error})") from error
+
+    def check(self) -> None:
+        """Compare the file's tensors with the member's shape.
+
+        Raises
+        ------
+        WeightsError
+            Names what differs.
+        """
+        member = self.member
+        found = self._shapes()
+        expected = {
+            _EMBEDDING: (_TOKENS, member.width),
+            _FINAL[0]: (member.width,),
+            _FINAL[1]: (member.width,),
+        }
+        for i in range(member.layers):
+            expected.update(
+                {f"layers.{i}.{name}": shape for name, shape in _layer_shapes(member).items()}
+            )
+        missing = sorted(expected.keys() - found.keys())
+        if missing:
+            raise self._wrong(f"it lacks {len(missing)} tensors, {missing[0]} first")
+        for name, shape in expected.items():
+            if found[name] != shape:
+                raise self._wrong(f"{name}: expected shape {shape}, found {found[name]}")
+        layers = {int(name.split(".")[1]) for name in found if name.startswith("layers.")}
+        if len(layers) != member.layers:
+            raise self._wrong(f"expected {member.layers} layers, found {len(layers)}")
+        heads = self._heads()
+        if heads not in (None, member.heads):
+            raise self._wrong(f"expected {member.heads} attention heads, found {heads}")
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        if self.path.suffix == ".safetensors":
+            try:
+                with safe_open(self.path, framework="pt") as file:
+                    return {
+                        name: tuple(file.get_slice(name).get_shape())
+                        for name in file.keys()  # noqa: SIM118
+                    }
+            except (SafetensorError, OSError) as error:
+                raise self._wrong(f"it cannot be read ({error})") from error
+        return {name: tuple(tensor.shape) for name, tensor in self._state().items()}
+
+    def _heads(self) -> int | None:
+        """Attention heads as the file states them; shapes do not tell."""
+        if self.path.suffix == ".safetensors":
+            with safe_open(self.path, framework="pt") as file:
+                stated = (file.metadata() or {}).get("attention_heads")
+            return None if stated is None else int(stated)
+        try:
+            return int(self._content()["cfg"]["model"].encoder_attention_heads)
+        except (KeyError, AttributeError, TypeError, ValueError) as error:
+            raise self._wrong("it does not state its attention heads (cfg.model)") from error
+
+    def _state(self) -> dict[str, torch.Tensor]:
+        """The tensors of a fair-esm checkpoint under their short names, mapped, not read."""
+        model = self._content().get("model")
+        if not isinstance(model, dict) or not all(
+            isinstance(value, torch.Tensor) for value in model.values()
+        ):
+            raise self._wrong("it holds no model: expected fair-esm's 'cfg' and 'model'")
+        return {_PREFIX.sub("", str(name)): tensor for name, tensor in model.items()}
+
+    def _content(self) -> dict[str, Any]:
+        with torch.serialization.safe_globals([Namespace]):
+            try:
+                content = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)
+            except pickle.UnpicklingError as error:
+                raise self._wrong(
+                    "it holds more than tensors and a Namespace and was not unpickled"
+                ) from error
+            except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+                raise self._wrong(f"it cannot be read ({_first_line(error)})") from error
+        if not isinstance(content, dict):
+            raise self._wrong("it holds no model: expected fair-esm's 'cfg' and 'model'")
+        return content
+
+    def _wrong(self, found: str) -> WeightsError:
+        return WeightsError(
+            f"{self.path}: this is not the checkpoint of member {self.member.name} "
+            f"({self.member.checkpoint}): {found}. Download it again, or give another folder with "
+            "--weights",
+            path=self.path,
+            member=self.member.name,
+        )
+
+
+def _layer_shapes(member: Member) -> dict[str, tuple[int, ...]]:
+    """Parameters of one layer and their shapes."""
+    width = member.width
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+        shapes[f"self_attn.{name}.weight"] = (width, width)
+        shapes[f"self_attn.{name}.bias"] = (width,)
+    for name in ("self_attn_layer_norm", "final_layer_norm"):
+        shapes[f"{name}.weight"] = shapes[f"{name}.bias"] = (width,)
+    shapes |= {"fc1.weight": (4 * width, width), "fc1.bias": (4 * width,)}
+    shapes |= {"fc2.weight": (width, 4 * width), "fc2.bias": (width,)}
+    return shapes
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
