@@ -23,7 +23,7 @@ folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="rds
 
 sample = itertools.islice(fasta.read(samples.CHAIN_SAMPLE), 100)
 chain = fit_chain(sample, Embedder(family.get("mini")))
-rdsearch.embed(samples.PROTEINS, chain, folder / "vectors")
+rdsearch.embed_proteins(samples.PROTEINS, chain, folder / "vectors")
 for recipe in ("exact", "balanced"):
     rdsearch.build(folder / "vectors", chain, folder / recipe, recipe=recipe)
 
@@ -53,4 +53,5 @@ for recipe in ("exact", "balanced"):
             print(f"  {recipe:>8}, tier {tier:>4} alone: {recall(found):.3f}")
         for size in (50, 200, 1000):
             plan = index.plan(shortlists=size)
-            print(f"  {recipe:>8}, {plan}: {recall(index.search_vectors(queries, vectors, K, plan)):.3f}")
+            found = index.search_vectors(queries, vectors, K, plan)
+            print(f"  {recipe:>8}, {plan}: {recall(found):.3f}")

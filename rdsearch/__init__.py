@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rdsearch.errors import RdsearchError
 
 if TYPE_CHECKING:
-    from rdsearch.api import build, embed, fit
+    from rdsearch.api import build, embed_proteins, fit
     from rdsearch.chain import Chain
     from rdsearch.hits import Hit, QueryHits
     from rdsearch.index import Index, open
@@ -34,7 +34,7 @@ __all__ = [
     "Store",
     "__version__",
     "build",
-    "embed",
+    "embed_proteins",
     "fit",
     "open",
     "verify",
@@ -47,7 +47,7 @@ _HOMES = {
     "QueryHits": "hits",
     "Store": "store",
     "build": "api",
-    "embed": "api",
+    "embed_proteins": "api",
     "fit": "api",
     "open": "index",
     "verify": "verification",

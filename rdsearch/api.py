@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rdsearch import builder, family, fasta, store
+from rdsearch import builder, family, fasta
 from rdsearch.builder import DEFAULT_RECIPE, BuildReport, building_folder, check_destination
 from rdsearch.chain import Chain
 from rdsearch.embed import Embedder
@@ -17,8 +17,9 @@ from rdsearch.fasta import Record
 from rdsearch.fitting import fit_chain
 from rdsearch.progress import Progress
 from rdsearch.store import Store
+from rdsearch.storewriter import write_store
 
-__all__ = ["build", "embed", "fit"]
+__all__ = ["build", "embed_proteins", "fit"]
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def fit(
     return fit_chain(_records(sample), embedder, progress)
 
 
-def embed(
+def embed_proteins(
     proteins: Fasta,
     chain: Chain | str | Path,
     output: str | Path,
@@ -109,7 +110,7 @@ def embed(
     """
     chain = _chain(chain)
     embedder = Embedder(family.get(chain.family), chain.tiers, **embedding)
-    return store.write_store(
+    return write_store(
         Path(output),
         _records(proteins),
         embedder,
@@ -174,7 +175,7 @@ def build(
     vectors = building_folder(output) / "vectors"
 
     def embedded() -> Store:
-        return embed(source, chain, vectors, progress=progress, **embedding)
+        return embed_proteins(source, chain, vectors, progress=progress, **embedding)
 
     try:
         made = embedded()

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 import rdsearch
 from rdsearch import recipe as recipes
 from rdsearch import tiers
-from rdsearch.catalog import CatalogWriter
+from rdsearch.catalog import Catalog, CatalogWriter
 from rdsearch.chain import Chain
 from rdsearch.errors import (
     CatalogError,
@@ -229,10 +229,8 @@ def _write_catalog(
     """Catalog from the store's records: accessions, row checksum, joins."""
     writer = CatalogWriter(segment / CATALOG)
     try:
-        accessions = 0
         for record in store.records():
             writer.add(record)
-            accessions += 1
         reports = tuple(writer.join(table) for table in metadata)
         row_checksum = writer.finish({"chain": chain.hash, "segment": segment.name})
     except BaseException:
@@ -244,7 +242,8 @@ def _write_catalog(
             f"{store.row_checksum[:12]}, found {row_checksum[:12]}. The store is damaged: embed "
             "again"
         )
-    return accessions, row_checksum, reports
+    with Catalog(segment / CATALOG) as catalog:
+        return catalog.n_accessions, row_checksum, reports
 
 
 def _write_tier(

@@ -205,7 +205,7 @@ def embed(
     from rdsearch import api
 
     with _working(threads, quiet) as progress:
-        store = api.embed(
+        store = api.embed_proteins(
             proteins,
             chain,
             output,

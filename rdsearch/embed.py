@@ -9,7 +9,6 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -20,8 +19,9 @@ import torch
 from numpy.typing import NDArray
 
 from rdsearch.batches import Window, coverage, pack, windows
+from rdsearch.devices import DTYPES, Model, devices_named, dtype_named, out_of_memory
 from rdsearch.errors import EmbeddingError, InputError
-from rdsearch.esm2 import Encoder, stream, tokenise
+from rdsearch.esm2 import tokenise
 from rdsearch.family import Family, Member
 from rdsearch.weights import Checkpoint
 
@@ -36,8 +36,6 @@ OVERLAP = 256
 TOKENS_PER_BATCH = 4096
 #: Tokens that go through a streamed layer together.
 STREAM_TOKENS = 65_536
-
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 Progress = Callable[[int, int], None]
 _Floats = NDArray[np.float32]
@@ -125,14 +123,14 @@ class Embedder:
         self.members = family.select(members)
         self.statistics = Statistics()
         self._weights = None if weights is None else Path(weights)
-        self._devices = _devices(device)
-        self._dtype = _dtype(dtype, self._devices)
+        self._devices = devices_named(device)
+        self._dtype = dtype_named(dtype, self._devices)
         self._tokens_per_batch = tokens_per_batch
         self._window = window
         self._overlap = overlap
         self._stream = stream_layers
         self._checkpoints: dict[str, Checkpoint] = {}
-        self._loaded: tuple[str, list[_Model]] | None = None
+        self._loaded: tuple[str, list[Model]] | None = None
 
     @property
     def signature(self) -> dict[str, str | int]:
@@ -266,7 +264,7 @@ class Embedder:
         parts = [part for parts in cut for part in parts]
         groups = deque(self._groups(pack(parts, self._tokens_per_batch)))
         models = self._models(member)
-        free: SimpleQueue[_Model] = SimpleQueue()
+        free: SimpleQueue[Model] = SimpleQueue()
         for model in models:
             free.put(model)
 
@@ -289,7 +287,7 @@ class Embedder:
                 try:
                     results = future.result()
                 except (MemoryError, RuntimeError) as error:
-                    if not _out_of_memory(error):
+                    if not out_of_memory(error):
                         raise
                     groups.extendleft(reversed(self._halved(member, group, error)))
                     continue
@@ -341,7 +339,7 @@ class Embedder:
         return [[batch[:half]], [batch[half:]]]
 
     def _finite(
-        self, member: Member, model: _Model, tokens: list[torch.Tensor]
+        self, member: Member, model: Model, tokens: list[torch.Tensor]
     ) -> list[torch.Tensor]:
         """Run the model; in half precision a batch that is not finite once more in float32."""
         hidden = model.run(tokens)
@@ -371,90 +369,18 @@ class Embedder:
             self._checkpoints[member.name] = Checkpoint.open(member, self._weights)
         return self._checkpoints[member.name]
 
-    def _models(self, member: Member) -> list[_Model]:
+    def _models(self, member: Member) -> list[Model]:
         """The member on each device; the member before it is freed first."""
         if self._loaded is None or self._loaded[0] != member.name:
             checkpoint = self._checkpoint(member)
             self._loaded = None
             models = [
-                _Model(checkpoint, device, self._dtype, self._stream) for device in self._devices
+                Model(checkpoint, device, self._dtype, self._stream) for device in self._devices
             ]
             self._loaded = (member.name, models)
         return self._loaded[1]
 
 
-class _Model:
-    """A member on one device: resident, or streamed layer by layer."""
-
-    def __init__(
-        self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, streamed: bool
-    ) -> None:
-        self.checkpoint, self.device, self.dtype = checkpoint, device, dtype
-        self._encoder = None if streamed else Encoder(checkpoint, device, dtype)
-        self._exact: _Model | None = None
-
-    def run(self, tokens: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Representations of each batch."""
-        if self._encoder is None:
-            return stream(self.checkpoint, tokens, self.device, self.dtype)
-        return [self._encoder(batch) for batch in tokens]
-
-    def exact(self) -> _Model:
-        """The same in float32; made when it is first needed."""
-        if self._exact is None:
-            streamed = self._encoder is None
-            self._exact = _Model(self.checkpoint, self.device, torch.float32, streamed)
-        return self._exact
-
-
 def _long(cut: Sequence[Sequence[Window]]) -> Iterator[tuple[int, Sequence[Window]]]:
     """Sequences of more than one window."""
     return ((i, parts) for i, parts in enumerate(cut) if len(parts) > 1)
-
-
-def _devices(names: str) -> list[torch.device]:
-    """Devices by name, each there."""
-    if names == "auto":
-        return [torch.device("cuda" if torch.cuda.is_available() else "cpu")]
-    try:
-        devices = [torch.device(name.strip()) for name in names.split(",")]
-    except RuntimeError as error:
-        raise InputError(
-            f"there is no device {names!r}: expected auto, cpu, cuda, or cuda:0,cuda:1"
-        ) from error
-    for device in devices:
-        count = torch.cuda.device_count() if device.type == "cuda" else 1
-        if device.type not in ("cpu", "cuda") or (device.index or 0) >= count:
-            raise InputError(
-                f"device {device} is not there: this machine has the cpu and "
-                f"{torch.cuda.device_count()} CUDA devices that torch can use"
-            )
-    if len(set(devices)) < len(devices):
-        raise InputError(f"each device can be named once; found {names}")
-    return devices
-
-
-def _dtype(name: str, devices: Sequence[torch.device]) -> torch.dtype:
-    """The type to compute in."""
-    if name not in DTYPES:
-        raise InputError(f"there is no dtype {name!r}; choose from {', '.join(DTYPES)}")
-    if name != "auto":
-        dtype: torch.dtype = getattr(torch, name)
-        return dtype
-    if devices[0].type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return torch.bfloat16 if _cpu_has_bfloat16() else torch.float32
-
-
-def _cpu_has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 matrices itself; emulation is slower."""
-    with suppress(OSError):
-        return bool({"amx_bf16", "avx512_bf16"} & set(Path("/proc/cpuinfo").read_text().split()))
-    return False
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """Whether the error says that memory ran out; torch has no one class for it on CPUs."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        "allocate memory" in str(error) or "not enough memory" in str(error)
-    )

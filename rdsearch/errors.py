@@ -23,6 +23,7 @@ __all__ = [
     "MetadataError",
     "RdsearchError",
     "StoreError",
+    "StoreMismatchError",
     "WeightsError",
 ]
 
@@ -79,6 +80,10 @@ class ChainMismatchError(ChainError):
 
 class StoreError(RdsearchError):
     """An embedding store cannot be opened, continued or written."""
+
+
+class StoreMismatchError(StoreError):
+    """A store of other input or options is in the folder (attribute ``differences``)."""
 
 
 class CatalogError(RdsearchError):

@@ -123,7 +123,7 @@ class FunnelIndex:
         parameters = None
         for wide, narrow in itertools.pairwise(sizes):
             # Nested objects go in through the constructor: only there FAISS keeps them alive.
-            inner = {}
+            inner: dict[str, Any] = {}
             if parameters is not None:
                 cut = faiss.SearchParametersPreTransform(index_params=parameters)
                 inner["base_index_params"] = cut

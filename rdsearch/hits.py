@@ -90,7 +90,7 @@ def _rounded(value: Any) -> Any:
 
 
 def _json(results: Iterable[QueryHits], out: TextIO, _: Sequence[str]) -> None:
-    for _, hits in results:
+    for _query, hits in results:
         for hit in hits:
             line = {name: _rounded(value) for name, value in hit.as_dict().items()}
             out.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
@@ -116,7 +116,7 @@ def _short(text: str | None) -> str:
     return text if len(text) <= _TABLE_TEXT else text[: _TABLE_TEXT - 1] + "…"
 
 
-def _table(results: Iterable[QueryHits], out: TextIO, _: Sequence[str]) -> None:
+def _table(results: Iterable[QueryHits], out: TextIO, columns: Sequence[str]) -> None:
     for query, hits in results:
         lines: list[Mapping[str, Any]] = [
             {

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rdsearch import family, fasta, tiers
+from rdsearch import family, fasta
 from rdsearch.catalog import Catalog
 from rdsearch.chain import Chain
 from rdsearch.errors import InputError
@@ -25,6 +25,8 @@ from rdsearch.hits import Hit, QueryHits, assemble
 from rdsearch.hits import columns as hit_columns
 from rdsearch.layout import load_chain, open_catalog, segment_folder, tier_file
 from rdsearch.manifest import Manifest
+from rdsearch.tiers import Tier
+from rdsearch.tiers import read as read_tier
 
 if TYPE_CHECKING:
     from rdsearch.embed import Embedder
@@ -70,7 +72,7 @@ class Index:
         self._catalog = catalog
         self._embedding = embedding
         self._embedders: dict[str, Embedder] = {}
-        self._tiers: dict[str, tiers.Tier] = {}
+        self._tiers: dict[str, Tier] = {}
         self._funnels: dict[tuple[str, ...], FunnelIndex] = {}
 
     def __enter__(self) -> Index:
@@ -335,12 +337,12 @@ class Index:
             self._funnels[names] = FunnelIndex([self._tier(name) for name in names])
         return self._funnels[names]
 
-    def _tier(self, name: str) -> tiers.Tier:
+    def _tier(self, name: str) -> Tier:
         if name not in self._tiers:
             (segment,) = self.manifest.segments
             entry = next(tier for tier in self.manifest.tiers if tier.name == name)
             file = segment_folder(self.path, segment) / tier_file(name)
-            self._tiers[name] = tiers.read(file, name, entry.dims, segment.rows)
+            self._tiers[name] = read_tier(file, name, entry.dims, segment.rows)
         return self._tiers[name]
 
 

@@ -30,7 +30,7 @@ __all__ = [
 KEY_COLUMNS = ("accession", "entry", "id")
 
 #: Facts of a row, which no table may set.
-RESERVED_COLUMNS = ("row", "sequence", "length", "accession")
+RESERVED_COLUMNS = ("row", "sequence", "accession", "accessions", "query", "rank", "score")
 
 #: Column types for what a header yields.
 SQL_TYPES: dict[type, str] = {str: "VARCHAR", int: "BIGINT"}
@@ -136,6 +136,10 @@ def join_table(
     for position, (name, kind) in enumerate(zip(names, kinds, strict=True)):
         if name == key:
             continue
+        if name.lower() == "length":
+            # In every export of UniProt; the catalog counts the sequence it has.
+            _LOGGER.info("%s: column %r is left out: length is the sequence's own", path, name)
+            continue
         # A header column keeps its spelling and type whatever the table's are.
         column = name.lower() if name.lower() in _HEADER_TYPES else name
         kept = kind.replace("TIMESTAMP WITH TIME ZONE", "TIMESTAMP")
@@ -179,10 +183,10 @@ def _key_column(path: Path, names: list[str], taken: Iterable[str]) -> str:
     for name in names:
         if name == key:
             continue
-        if name.lower() in RESERVED_COLUMNS:
+        if name.lower() in RESERVED_COLUMNS or name.lower().startswith("score_"):
             raise refuse(
-                f"column {name!r} has a reserved name ({', '.join(RESERVED_COLUMNS)}): rename it "
-                "or leave it out"
+                f"column {name!r} has a reserved name ({', '.join(RESERVED_COLUMNS)}, score_…): "
+                "rename it or leave it out"
             )
         if name.lower() in joined:
             raise refuse(f"column {name!r} is in a table that was joined before: rename it")

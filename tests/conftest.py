@@ -58,7 +58,8 @@ def mini_store(tmp_path_factory, mini_chain, proteins_file):
     """`proteins_file` embedded."""
     import rdsearch
 
-    return rdsearch.embed(proteins_file, mini_chain, tmp_path_factory.mktemp("store") / "vectors")
+    folder = tmp_path_factory.mktemp("store") / "vectors"
+    return rdsearch.embed_proteins(proteins_file, mini_chain, folder)
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +69,5 @@ def mini_index(tmp_path_factory, mini_chain, mini_store) -> Path:
     from rdsearch import samples
 
     path = tmp_path_factory.mktemp("index") / "mini"
-    rdsearch.build(
-        mini_store.path, mini_chain, path, metadata=[samples.METADATA], recipe="exact"
-    )
+    rdsearch.build(mini_store.path, mini_chain, path, metadata=[samples.METADATA], recipe="exact")
     return path

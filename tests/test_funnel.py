@@ -98,9 +98,7 @@ def test_scores_of_every_tier_are_cosines_of_its_centred_prefix(built, vectors):
     for query, ranking in zip(queries, index.search(queries, 10, (400, 100)), strict=True):
         for column, (dims, codec) in enumerate(zip(DIMS, codecs, strict=True)):
             exact = oracle.centred_cosine(query[:dims], vectors[ranking.rows, :dims], mean[:dims])
-            np.testing.assert_allclose(
-                ranking.scores[:, column], exact, atol=TOLERANCE[codec]
-            )
+            np.testing.assert_allclose(ranking.scores[:, column], exact, atol=TOLERANCE[codec])
 
 
 def test_plain_faiss_gives_the_tiers_scores(built, vectors):
@@ -207,9 +205,7 @@ def test_recipes(tmp_path):
     balanced = recipes.load("balanced")
     assert balanced.codecs(1) == ["sqfp16"]
     assert balanced.codecs(4) == ["rabitq", "sq8", "sq8", "sqfp16"]
-    assert balanced.funnel(("a", "b", "c", "d")) == Funnel(
-        ("a", "b", "c", "d"), (2000, 632, 200)
-    )
+    assert balanced.funnel(("a", "b", "c", "d")) == Funnel(("a", "b", "c", "d"), (2000, 632, 200))
     assert balanced.funnel(("a",)) == Funnel(("a",), ())
     with pytest.raises(InputError, match="no recipe 'nope'; choose from balanced, exact"):
         recipes.load("nope")

@@ -39,7 +39,9 @@ def test_unknown_names_are_attribute_errors():
 
 
 def test_missing_faiss_names_both_commands():
-    done = run("import sys; sys.modules['faiss'] = None\nfrom rdsearch import _faiss\n_faiss.load()")
+    done = run(
+        "import sys; sys.modules['faiss'] = None\nfrom rdsearch import _faiss\n_faiss.load()"
+    )
     assert "DependencyError" in done.stderr
     assert "pip install 'rdsearch[cpu]'" in done.stderr
     assert "pip install 'rdsearch[gpu]'" in done.stderr

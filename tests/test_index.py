@@ -241,8 +241,9 @@ def test_verify_lists_everything_that_is_wrong(copy):
 
 
 def test_catalog_and_vectors_are_tied(mini_index):
-    with Catalog(mini_index / SEGMENT / "catalog.duckdb") as catalog, rdsearch.open(
-        mini_index
-    ) as index:
+    with (
+        Catalog(mini_index / SEGMENT / "catalog.duckdb") as catalog,
+        rdsearch.open(mini_index) as index,
+    ):
         assert catalog.row_checksum == index.manifest.segments[0].row_checksum
         assert catalog.compute_row_checksum() == catalog.row_checksum

@@ -207,7 +207,7 @@ def test_a_table_without_matches_or_lines(tmp_path, caplog):
         ("t.tsv", "accession\tx\tx\nP1\t1\t2\n", "columns 'x' and 'x' have one name"),
         ("t.jsonl", '{"accession": "P1", "x": 1}\n{"X": 2}\n', "have one name"),
         ("t.tsv", "accession\t\nP1\t1\n", "column 2 has no name"),
-        ("t.tsv", "accession\tLength\nP1\t1\n", "'Length' has a reserved name"),
+        ("t.tsv", "accession\tscore_8M\nP1\t1\n", "'score_8M' has a reserved name"),
         ("t.tsv", "accession\tx\nP1\t1\nP9\t2\n\nP1\t3\n", "P1 is on lines 2 and 5"),
         ("t.csv", 'accession,x\nP9,"1\n2"\nP1,1\nsp|P1|A_X,3\n', "P1 is on lines 4 and 5"),
         ("t.tsv", "accession\tx\nP9\t1\nP9\t1\n", "P9 is on lines 2 and 3"),
@@ -234,7 +234,13 @@ def test_tables_that_cannot_be_joined(tmp_path, name, text, reason):
     assert str(caught.value).startswith(str(tmp_path / name))
 
 
-@pytest.mark.parametrize("reserved", RESERVED_COLUMNS[:3])
+def test_a_length_column_is_left_out(tmp_path):
+    report, lines, _ = joined(tmp_path, "t.tsv", "accession\tLength\tx\nP1\t99\t2\n")
+    assert list(report.columns) == ["x"]
+    assert (lines["P1"]["x"], lines["P1"]["length"]) == (2, len(RECORDS[0].sequence))
+
+
+@pytest.mark.parametrize("reserved", [name for name in RESERVED_COLUMNS if name != "accession"])
 def test_reserved_columns(tmp_path, reserved):
     with pytest.raises(MetadataError, match="reserved"):
         joined(tmp_path, "t.tsv", f"accession\t{reserved.upper()}\nP1\t1\n")
