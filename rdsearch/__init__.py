@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rdsearch.errors import RdsearchError
 
 if TYPE_CHECKING:
-    from rdsearch.api import build, embed_proteins, fit
+    from rdsearch.api import build, embed_proteins, embed_residues, fit
     from rdsearch.chain import Chain
     from rdsearch.hits import Hit, QueryHits
     from rdsearch.index import Index, open
@@ -35,6 +35,7 @@ __all__ = [
     "__version__",
     "build",
     "embed_proteins",
+    "embed_residues",
     "fit",
     "open",
     "verify",
@@ -48,6 +49,7 @@ _HOMES = {
     "Store": "store",
     "build": "api",
     "embed_proteins": "api",
+    "embed_residues": "api",
     "fit": "api",
     "open": "index",
     "verify": "verification",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,17 @@ from rdsearch import builder, family, fasta
 from rdsearch.builder import DEFAULT_RECIPE, BuildReport, building_folder, check_destination
 from rdsearch.chain import Chain
 from rdsearch.embed import Embedder
-from rdsearch.errors import StoreMismatchError
+from rdsearch.errors import InputError, StoreMismatchError
+from rdsearch.exchange import read_vectors
 from rdsearch.fasta import Record
 from rdsearch.fitting import fit_chain
+from rdsearch.imported import store_from_vectors
 from rdsearch.progress import Progress
+from rdsearch.residuefile import write_residues
 from rdsearch.store import Store
 from rdsearch.storewriter import write_store
 
-__all__ = ["build", "embed_proteins", "fit"]
+__all__ = ["build", "embed_proteins", "embed_residues", "fit"]
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -75,9 +78,11 @@ def fit(
 
 def embed_proteins(
     proteins: Fasta,
-    chain: Chain | str | Path,
+    chain: Chain | str | Path | None,
     output: str | Path,
     *,
+    family_name: str = "esm2",
+    members: Iterable[str] | None = None,
     keep_members: bool = False,
     progress: Progress | None = None,
     **embedding: Any,
@@ -88,10 +93,13 @@ def embed_proteins(
     ----------
     proteins : path or sequence of paths
         FASTA.
-    chain : Chain or path
-        Applied to the pooled vectors.
+    chain : Chain, path or None
+        Applied to the pooled vectors. With None the store keeps the members' own vectors, of
+        `members` of the family `family_name`.
     output : path
         The store's folder.
+    family_name, members : optional
+        Only without a chain, which has its own.
     keep_members : bool, optional
         Keep the members' own vectors too, so that another chain can be applied later.
     progress : Progress, optional
@@ -108,9 +116,12 @@ def embed_proteins(
         The folder holds a store of other input or options, or cannot be written.
     FastaError, InputError, WeightsError
     """
-    chain = _chain(chain)
-    embedder = Embedder(family.get(chain.family), chain.tiers, **embedding)
-    return write_store(
+    if chain is None:
+        embedder = Embedder(family.get(family_name), members, **embedding)
+    else:
+        chain = _chain(chain)
+        embedder = Embedder(family.get(chain.family), chain.tiers, **embedding)
+    store = write_store(
         Path(output),
         _records(proteins),
         embedder,
@@ -118,6 +129,42 @@ def embed_proteins(
         keep_members=keep_members,
         progress=progress,
     )
+    _note_padding(embedder)
+    return store
+
+
+def embed_residues(
+    proteins: Fasta,
+    chain: Chain | str | Path,
+    output: str | Path,
+    *,
+    tier: str | None = None,
+    precision: str = "float16",
+    progress: Progress | None = None,
+    **embedding: Any,
+) -> int:
+    """Embed every residue of proteins into an HDF5 file; see `residuefile.write_residues`.
+
+    Returns
+    -------
+    int
+        Proteins written.
+    """
+    chain = _chain(chain) if tier is None else _chain(chain).upto(tier)
+    embedder = Embedder(family.get(chain.family), chain.tiers, **embedding)
+    count = write_residues(
+        Path(output), _records(proteins), embedder, chain, precision=precision, progress=progress
+    )
+    _note_padding(embedder)
+    return count
+
+
+def _note_padding(embedder: Embedder) -> None:
+    done = embedder.statistics
+    if done.tokens:
+        _LOGGER.info(
+            "%.1f %% of %s tokens were padding", 100 * done.padded_share, f"{done.tokens:,}"
+        )
 
 
 def build(
@@ -126,6 +173,8 @@ def build(
     output: str | Path,
     *,
     metadata: Sequence[str | Path] = (),
+    vectors: str | Path | Mapping[str, str | Path] | None = None,
+    ids: str | Path | None = None,
     recipe: str | Path = DEFAULT_RECIPE,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -142,6 +191,11 @@ def build(
         The index folder.
     metadata : sequence of paths, optional
         TSV, CSV, Parquet or JSON lines, joined by accession.
+    vectors : path, or mapping of member to path, optional
+        Vectors of the proteins that somebody computed already: rd embeddings, or each member's
+        own, to which the chain is applied. See `rdsearch.exchange.read_vectors`.
+    ids : path, optional
+        Names for the rows of `vectors`, one a line.
     recipe : str or path, optional
     overwrite : bool, optional
         Replace an index that is there.
@@ -171,16 +225,41 @@ def build(
         "progress": progress,
     }
     if isinstance(source, str | Path) and Path(source).is_dir():
-        return builder.build(Store.open(Path(source)), chain, output, **options)
-    vectors = building_folder(output) / "vectors"
+        if vectors is not None:
+            raise InputError("a store has its own vectors: give FASTA together with vectors")
+        return builder.build(Store.open(Path(source)).applied(chain), chain, output, **options)
+    folder = building_folder(output) / "vectors"
 
-    def embedded() -> Store:
-        return embed_proteins(source, chain, vectors, progress=progress, **embedding)
+    def made() -> Store:
+        if vectors is not None:
+            return _imported(folder, source, vectors, ids, chain)
+        return embed_proteins(source, chain, folder, progress=progress, **embedding)
 
     try:
-        made = embedded()
+        store = made()
     except StoreMismatchError:
-        _LOGGER.info("an unfinished build of other input or options is dropped: %s", vectors)
-        shutil.rmtree(vectors)
-        made = embedded()
-    return builder.build(made, chain, output, **options)
+        _LOGGER.info("an unfinished build of other input or options is dropped: %s", folder)
+        shutil.rmtree(folder)
+        store = made()
+    return builder.build(store, chain, output, **options)
+
+
+def _imported(
+    folder: Path,
+    source: Fasta,
+    vectors: str | Path | Mapping[str, str | Path],
+    ids: str | Path | None,
+    chain: Chain,
+) -> Store:
+    """A store of vectors that are at hand."""
+    if not isinstance(vectors, Mapping):
+        names, array = read_vectors(vectors, ids)
+        return store_from_vectors(folder, _records(source), names, array, chain)
+    found = {member: read_vectors(path, ids) for member, path in vectors.items()}
+    names = next(iter(found.values()))[0]
+    if any(others != names for others, _ in found.values()):
+        raise InputError(
+            f"the vectors of {', '.join(vectors)} must have the same ids in the same order"
+        )
+    arrays = {member: array for member, (_, array) in found.items()}
+    return store_from_vectors(folder, _records(source), names, arrays, chain)

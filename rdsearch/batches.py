@@ -8,7 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Window", "coverage", "pack", "windows"]
+__all__ = ["DEFAULT_OVERLAP", "LONGEST_WINDOW", "Window", "coverage", "pack", "windows"]
+
+#: Longest window: ESM-2 was trained on 1,024 tokens, BOS and EOS among them.
+LONGEST_WINDOW = 1022
+#: Residues that two full windows share: each sees half of them beyond a border.
+DEFAULT_OVERLAP = 255
 
 # BOS and EOS.
 _SPECIAL = 2

@@ -6,44 +6,33 @@ error, 2 usage, 130 interrupted.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import click
 from tabulate import tabulate
 
-from rdsearch import __version__, family
+from rdsearch import __version__, cli_tools
+from rdsearch.cli_options import (
+    EMBEDDING,
+    EXISTING,
+    FASTA,
+    OUTPUT,
+    PROGRESS,
+    WINDOWS,
+    family_option,
+    members_option,
+    say,
+    shortlists,
+    vectors_given,
+    working,
+)
 from rdsearch.errors import RdsearchError
-from rdsearch.progress import TerminalProgress
 
 __all__ = ["main"]
-
-_EXISTING = click.Path(exists=True, path_type=Path)
-_FASTA = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=str)
-_OUTPUT = click.Path(path_type=Path)
-
-
-def _options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Several click options as one decorator."""
-    return lambda command: reduce(lambda done, add: add(done), reversed(decorators), command)
-
-
-_EMBEDDING = _options(
-    click.option(
-        "--weights",
-        type=_EXISTING,
-        help="Folder with the family's checkpoints. [default: torch hub's cache, else a download]",
-    ),
-    click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto."),
-    click.option("--threads", type=click.IntRange(1), help="CPU threads. [default: all]"),
-    click.option("--quiet", is_flag=True, help="No progress."),
-)
 
 
 class _Commands(click.Group):
@@ -58,7 +47,9 @@ class _Commands(click.Group):
             click.echo(f"rdsearch: error: {error}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt:
-            click.echo("rdsearch: interrupted", err=True)
+            click.echo(
+                "rdsearch: interrupted; embed and build go on from there when run again", err=True
+            )
             ctx.exit(130)
 
 
@@ -83,72 +74,21 @@ def main() -> None:
     logger.setLevel(logging.INFO)
 
 
-@contextlib.contextmanager
-def _working(threads: int | None, quiet: bool) -> Iterator[TerminalProgress]:
-    """Progress on standard error and the wanted number of threads."""
-    if threads is not None:
-        import torch
-
-        from rdsearch import _faiss
-
-        torch.set_num_threads(threads)
-        _faiss.load().omp_set_num_threads(threads)
-    progress = TerminalProgress(quiet=quiet)
-    try:
-        yield progress
-    finally:
-        progress.close()
-
-
-def _say(text: str) -> None:
-    click.echo(text, err=True)
-
-
-def _names(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
-    return None if value is None else [name.strip() for name in value.split(",") if name.strip()]
-
-
-def _shortlists(
-    _: click.Context, __: click.Parameter, value: str | None
-) -> dict[str, int] | int | None:
-    """``2000`` or ``8M:2000,650M:200``."""
-    if value is None:
-        return None
-    try:
-        if ":" not in value:
-            return int(value)
-        pairs = (pair.rpartition(":") for pair in value.split(","))
-        return {name.strip(): int(size) for name, _, size in pairs}
-    except ValueError:
-        raise click.BadParameter(
-            f"expected a number, or TIER:NUMBER,TIER:NUMBER; found {value!r}"
-        ) from None
-
-
 @main.command()
-@click.argument("sample", type=_FASTA, nargs=-1, required=True)
-@click.option(
-    "--family",
-    "family_name",
-    type=click.Choice(list(family.FAMILIES)),
-    default="esm2",
-    show_default=True,
-    help="mini comes with rdsearch, for demonstration; it is weak as a homology model.",
-)
-@click.option(
-    "--members", callback=_names, help="Members to chain, for example 8M,650M. [default: all]"
-)
-@click.option("-o", "--output", type=_OUTPUT, required=True, help="Chain file to write.")
-@_EMBEDDING
+@click.argument("sample", type=FASTA, nargs=-1, required=True)
+@family_option()
+@members_option
+@click.option("-o", "--output", type=OUTPUT, required=True, help="Chain file to write.")
+@EMBEDDING
+@PROGRESS
 def fit(
     sample: tuple[str, ...],
     family_name: str,
     members: list[str] | None,
     output: Path,
-    weights: Path | None,
-    device: str,
     threads: int | None,
     quiet: bool,
+    **embedding: Any,
 ) -> None:
     """Fit a chain on a SAMPLE of proteins (FASTA; about 1,000 diverse ones).
 
@@ -158,10 +98,8 @@ def fit(
     """
     from rdsearch import api
 
-    with _working(threads, quiet) as progress:
-        chain = api.fit(
-            sample, family_name, members, progress=progress, weights=weights, device=device
-        )
+    with working(threads, quiet) as progress:
+        chain = api.fit(sample, family_name, members, progress=progress, **embedding)
         output.parent.mkdir(parents=True, exist_ok=True)
         chain.save(output)
     lines = [
@@ -173,118 +111,169 @@ def fit(
         )
         for tier, step in zip(chain.tiers, (None, *chain.steps), strict=True)
     ]
-    _say(tabulate(lines, headers=("tier", "dims", "components kept", "R²")))
-    _say(
+    say(tabulate(lines, headers=("tier", "dims", "components kept", "R²")), quiet=quiet)
+    say(
         f"{output}: chain {chain.hash[:12]} fitted on {chain.n_residues:,} residues "
-        f"in {progress.seconds:.1f} s"
+        f"in {progress.seconds:.1f} s",
+        quiet=quiet,
     )
 
 
 @main.command()
-@click.argument("proteins", type=_FASTA, nargs=-1, required=True)
-@click.option("--chain", type=_EXISTING, required=True, help="Chain file from rdsearch fit.")
-@click.option("-o", "--output", type=_OUTPUT, required=True, help="Store folder.")
+@click.argument("proteins", type=FASTA, nargs=-1, required=True)
+@click.option(
+    "--chain", type=EXISTING, help="Chain file. Without one the members' own vectors are kept."
+)
+@family_option()
+@members_option
+@click.option("-o", "--output", type=OUTPUT, required=True, help="Store folder, or HDF5 file.")
 @click.option("--keep-members", is_flag=True, help="Keep the members' own vectors too.")
-@_EMBEDDING
+@click.option("--per-residue", is_flag=True, help="rd embeddings of every residue, into HDF5.")
+@click.option("--tier", help="With --per-residue: cut the prefix here. [default: the last]")
+@click.option(
+    "--precision",
+    type=click.Choice(["float16", "float32"]),
+    default="float16",
+    show_default=True,
+    help="With --per-residue: number type in the file.",
+)
+@WINDOWS
+@EMBEDDING
+@PROGRESS
 def embed(
     proteins: tuple[str, ...],
-    chain: Path,
+    chain: Path | None,
+    family_name: str,
+    members: list[str] | None,
     output: Path,
     keep_members: bool,
-    weights: Path | None,
-    device: str,
+    per_residue: bool,
+    tier: str | None,
+    precision: str,
     threads: int | None,
     quiet: bool,
+    **embedding: Any,
 ) -> None:
     """Embed PROTEINS (FASTA) into a store folder; run again, it goes on where it stopped.
 
     \b
-    Example:
+    Examples:
       rdsearch embed proteins.fasta.gz --chain chain.safetensors -o vectors/
+      rdsearch embed proteins.fasta.gz --chain chain.safetensors --per-residue -o residues.h5
     """
     from rdsearch import api
 
-    with _working(threads, quiet) as progress:
-        store = api.embed_proteins(
-            proteins,
-            chain,
-            output,
-            keep_members=keep_members,
-            progress=progress,
-            weights=weights,
-            device=device,
-        )
-    _say(
-        f"{output}: {store.n_rows:,} sequences, {progress.residues:,} residues embedded "
-        f"in {progress.seconds:.1f} s"
+    if per_residue and chain is None:
+        raise click.UsageError("--per-residue needs --chain")
+    if tier is not None and not per_residue:
+        raise click.UsageError("--tier belongs to --per-residue; rdsearch export cuts a store")
+    with working(threads, quiet) as progress:
+        if per_residue and chain is not None:
+            count = api.embed_residues(
+                proteins,
+                chain,
+                output,
+                tier=tier,
+                precision=precision,
+                progress=progress,
+                **embedding,
+            )
+        else:
+            count = api.embed_proteins(
+                proteins,
+                chain,
+                output,
+                family_name=family_name,
+                members=members,
+                keep_members=keep_members,
+                progress=progress,
+                **embedding,
+            ).n_rows
+    rate = progress.residues / progress.seconds
+    say(
+        f"{output}: {count:,} sequences; {progress.residues:,} residues embedded in "
+        f"{progress.seconds:.1f} s ({rate:,.0f} a second, all members)",
+        quiet=quiet,
     )
 
 
 @main.command()
 @click.argument("source", type=click.Path(exists=True, allow_dash=True), nargs=-1, required=True)
-@click.option("--chain", type=_EXISTING, required=True, help="Chain file from rdsearch fit.")
+@click.option("--chain", type=EXISTING, required=True, help="Chain file from rdsearch fit.")
 @click.option(
     "--metadata",
-    type=_EXISTING,
+    type=EXISTING,
     multiple=True,
     help="TSV, CSV, Parquet or JSON lines with an accession column; can be given again.",
 )
 @click.option(
+    "--vectors",
+    multiple=True,
+    metavar="FILE|MEMBER=FILE",
+    help="Vectors of the proteins in SOURCE that are at hand: rd embeddings, or each member's.",
+)
+@click.option("--ids", type=EXISTING, help="Names for the rows of a .npy, one a line.")
+@click.option(
     "--recipe", default="balanced", show_default=True, help="exact, balanced, or a .toml file."
 )
 @click.option("--overwrite", is_flag=True, help="Replace an index that is there.")
-@click.option("-o", "--output", type=_OUTPUT, required=True, help="Index folder.")
-@_EMBEDDING
+@click.option("-o", "--output", type=OUTPUT, required=True, help="Index folder.")
+@WINDOWS
+@EMBEDDING
+@PROGRESS
 def build(
     source: tuple[str, ...],
     chain: Path,
     metadata: tuple[Path, ...],
+    vectors: tuple[str, ...],
+    ids: Path | None,
     recipe: str,
     overwrite: bool,
     output: Path,
-    weights: Path | None,
-    device: str,
     threads: int | None,
     quiet: bool,
+    **embedding: Any,
 ) -> None:
     """Build an index from SOURCE: FASTA files, or a store from rdsearch embed.
 
     \b
-    Example:
+    Examples:
       rdsearch build proteins.fasta.gz --chain chain.safetensors --metadata more.tsv -o indexes/mine
+      rdsearch build proteins.fasta.gz --chain chain.safetensors --vectors rd.npy -o indexes/mine
     """
     from rdsearch import api
 
-    with _working(threads, quiet) as progress:
+    with working(threads, quiet) as progress:
         report = api.build(
             source[0] if len(source) == 1 else source,
             chain,
             output,
             metadata=metadata,
+            vectors=vectors_given(vectors),
+            ids=ids,
             recipe=recipe,
             overwrite=overwrite,
             progress=progress,
-            weights=weights,
-            device=device,
+            **embedding,
         )
     for joined in report.metadata:
-        _say(str(joined))
+        say(str(joined), quiet=quiet)
     accessions = sum(segment.accessions for segment in report.manifest.segments)
-    _say(
+    say(
         f"{output}: {report.manifest.rows:,} sequences, {accessions:,} accessions, "
-        f"{len(report.manifest.tiers)} tiers in {progress.seconds:.1f} s"
+        f"{len(report.manifest.tiers)} tiers in {progress.seconds:.1f} s",
+        quiet=quiet,
     )
 
 
 @main.command()
-@click.argument("index", type=_OUTPUT)
-@click.argument("query", type=_FASTA)
+@click.argument("index", type=OUTPUT)
+@click.argument("query", type=FASTA)
 @click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="Hits a query.")
 @click.option("--to-tier", metavar="TIER", help="Stop here: wider members are never loaded.")
 @click.option(
     "--shortlist",
-    "shortlists",
-    callback=_shortlists,
+    callback=shortlists,
     metavar="N|TIER:N,…",
     help="Rows passed on, for every tier before the last or for the tiers named.",
 )
@@ -296,18 +285,18 @@ def build(
     show_default=True,
     help="table to read; tsv and jsonl with every column.",
 )
-@_EMBEDDING
+@EMBEDDING
+@PROGRESS
 def search(
     index: Path,
     query: str,
     k: int,
     to_tier: str | None,
-    shortlists: dict[str, int] | int | None,
+    shortlist: dict[str, int] | int | None,
     format_: str,
-    weights: Path | None,
-    device: str,
     threads: int | None,
     quiet: bool,
+    **embedding: Any,
 ) -> None:
     """Search INDEX for homologs of the proteins in QUERY (FASTA; - reads standard input).
 
@@ -320,16 +309,16 @@ def search(
     from rdsearch import hits
 
     with (
-        _working(threads, quiet) as progress,
-        rdsearch.open(index, weights=weights, device=device) as opened,
+        working(threads, quiet) as progress,
+        rdsearch.open(index, **embedding) as opened,
     ):
-        found = opened.search(query, k, to_tier=to_tier, shortlists=shortlists, progress=progress)
-        columns = opened.hit_columns(opened.plan(to_tier, shortlists))
+        found = opened.search(query, k, to_tier=to_tier, shortlists=shortlist, progress=progress)
+        columns = opened.hit_columns(opened.plan(to_tier, shortlist))
         hits.write(found, sys.stdout, format_, columns)
 
 
 @main.command()
-@click.argument("index", type=_OUTPUT)
+@click.argument("index", type=OUTPUT)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def info(index: Path, as_json: bool) -> None:
     """Say what INDEX is: size, chain, tiers, funnel, columns.
@@ -355,7 +344,7 @@ def info(index: Path, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("index", type=_OUTPUT)
+@click.argument("index", type=OUTPUT)
 def verify(index: Path) -> None:
     """Read every byte of INDEX and compare it with the manifest.
 
@@ -370,6 +359,10 @@ def verify(index: Path) -> None:
         click.echo(f"{'ok' if check.error is None else 'WRONG':5}  {check.path}")
         if check.error is not None:
             wrong += 1
-            _say(f"rdsearch: error: {check.error}")
+            say(f"rdsearch: error: {check.error}")
     if wrong:
         click.get_current_context().exit(1)
+
+
+for tool in (cli_tools.weights, cli_tools.chain, cli_tools.export):
+    main.add_command(tool)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rdsearch.batches import Window, coverage, pack, windows
+from rdsearch.batches import DEFAULT_OVERLAP, LONGEST_WINDOW, Window, coverage, pack, windows
 from rdsearch.devices import DTYPES, Model, devices_named, dtype_named, out_of_memory
 from rdsearch.errors import EmbeddingError, InputError
 from rdsearch.esm2 import tokenise
@@ -29,10 +29,6 @@ __all__ = ["DTYPES", "Embedder", "Statistics"]
 
 _LOGGER = logging.getLogger(__name__)
 
-#: Longest window: ESM-2 was trained on 1,024 tokens, BOS and EOS among them.
-LONGEST_WINDOW = 1022
-#: Residues that two windows share: each sees at least half of them on the other side of a border.
-OVERLAP = 256
 TOKENS_PER_BATCH = 4096
 #: Tokens that go through a streamed layer together.
 STREAM_TOKENS = 65_536
@@ -111,7 +107,7 @@ class Embedder:
         stream_layers: bool = False,
     ) -> None:
         if overlap is None:
-            overlap = min(OVERLAP, window // 4)
+            overlap = min(DEFAULT_OVERLAP, window // 4)
         if not 1 <= window <= LONGEST_WINDOW or not 0 <= overlap < window:
             raise InputError(
                 f"a window has 1 to {LONGEST_WINDOW} residues and the overlap is shorter than it; "

@@ -18,7 +18,7 @@ from rdsearch import _faiss
 from rdsearch.errors import InputError
 from rdsearch.tiers import Tier
 
-__all__ = ["Funnel", "FunnelIndex", "Ranking"]
+__all__ = ["Funnel", "FunnelIndex", "Ranking", "plan"]
 
 # Candidates beyond k that are scored too, so that ties across rank k seldom need a second search.
 _SPARE = 8
@@ -68,6 +68,52 @@ class Funnel:
             raise InputError(f"the funnel has no tier {tier!r}; it has {', '.join(self.tiers)}")
         n = self.tiers.index(tier) + 1
         return Funnel(self.tiers[:n], self.shortlists[: n - 1])
+
+
+def plan(
+    default: Funnel,
+    tiers: Sequence[str],
+    to_tier: str | None = None,
+    shortlists: dict[str, int] | int | None = None,
+) -> Funnel:
+    """A funnel from what a user says.
+
+    Parameters
+    ----------
+    default : Funnel
+        The index's own.
+    tiers : sequence of str
+        All tiers of the index, coarse to fine.
+    to_tier : str, optional
+        Where to stop; the last tier of `default` where it is not given.
+    shortlists : dict of str to int, or int, optional
+        Named tiers with their shortlists (`{}`: the last tier alone), or one shortlist for every
+        tier before the last.
+
+    Returns
+    -------
+    Funnel
+
+    Raises
+    ------
+    InputError
+        Unknown tier, shortlists that grow or name the last tier.
+    """
+    last = to_tier or default.tiers[-1]
+    for name in (last, *(shortlists if isinstance(shortlists, dict) else ())):
+        if name not in tiers:
+            raise InputError(f"the index has no tier {name!r}; it has {', '.join(tiers)}")
+    if isinstance(shortlists, dict):
+        named = sorted(shortlists, key=tiers.index)
+        if any(tiers.index(name) >= tiers.index(last) for name in named):
+            raise InputError(
+                f"shortlists belong to tiers before the last one, {last}; found {', '.join(named)}"
+            )
+        return Funnel((*named, last), tuple(shortlists[name] for name in named))
+    funnel = default.upto(last)
+    if shortlists is None:
+        return funnel
+    return Funnel(funnel.tiers, (shortlists,) * (len(funnel.tiers) - 1))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from rdsearch import family, fasta
 from rdsearch.catalog import Catalog
 from rdsearch.chain import Chain
-from rdsearch.errors import InputError
+from rdsearch.errors import InputError, WeightsError
 from rdsearch.fasta import Record
-from rdsearch.funnel import Funnel, FunnelIndex
+from rdsearch.funnel import Funnel, FunnelIndex, plan
 from rdsearch.hits import Hit, QueryHits, assemble
 from rdsearch.hits import columns as hit_columns
 from rdsearch.layout import load_chain, open_catalog, segment_folder, tier_file
@@ -182,26 +182,7 @@ class Index:
         InputError
             Unknown tier, shortlists that grow or name the last tier.
         """
-        default = self.manifest.funnel
-        last = to_tier or default.tiers[-1]
-        for name in (last, *(shortlists if isinstance(shortlists, dict) else ())):
-            if name not in self.tiers:
-                raise InputError(
-                    f"index {self.path} has no tier {name!r}; it has {', '.join(self.tiers)}"
-                )
-        if isinstance(shortlists, dict):
-            order = self.tiers.index
-            named = sorted(shortlists, key=order)
-            if any(order(name) >= order(last) for name in named):
-                raise InputError(
-                    f"shortlists belong to tiers before the last one, {last}; found "
-                    f"{', '.join(named)}"
-                )
-            return Funnel((*named, last), tuple(shortlists[name] for name in named))
-        funnel = default.upto(last)
-        if shortlists is None:
-            return funnel
-        return Funnel(funnel.tiers, (shortlists,) * (len(funnel.tiers) - 1))
+        return plan(self.manifest.funnel, self.tiers, to_tier, shortlists)
 
     def search(
         self,
@@ -284,13 +265,23 @@ class Index:
         tier = chain.tiers[-1]
         if tier not in self._embedders:
             made = self.manifest.embedding
-            self._embedders[tier] = Embedder(
+            embedder = Embedder(
                 family.get(chain.family),
                 chain.tiers,
                 window=made["window"],
                 overlap=made["overlap"],
                 **self._embedding,
             )
+            for name, value in embedder.signature.items():
+                if name.startswith("weights ") and made.get(name, value) != value:
+                    raise WeightsError(
+                        f"index {self.path} was built with other {name}: expected fingerprint "
+                        f"{made[name]}, found {value}. Give the folder of the weights it was "
+                        "built with (--weights)",
+                        expected=made[name],
+                        found=value,
+                    )
+            self._embedders[tier] = embedder
         return self._embedders[tier]
 
     def search_vectors(
@@ -352,6 +343,7 @@ def open(
     weights: str | Path | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    **embedding: Any,
 ) -> Index:
     """Open an index for search.
 
@@ -366,6 +358,8 @@ def open(
         Folder with the family's checkpoints; else torch hub's cache, then a download.
     device, dtype : str
         How queries are embedded; see `rdsearch.embed.Embedder`.
+    **embedding
+        `tokens_per_batch` and `stream_layers`, as the embedder takes them.
 
     Returns
     -------
@@ -395,4 +389,5 @@ def open(
         weights=None if weights is None else Path(weights),
         device=device,
         dtype=dtype,
+        **embedding,
     )

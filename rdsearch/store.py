@@ -119,6 +119,11 @@ class Store:
         """Tiers of the rd vectors."""
         return tuple(member.name for member in self.members) if self.chain_hash else ()
 
+    @property
+    def accession_rows(self) -> NDArray[np.int64]:
+        """Row of each record, in the order of `records`."""
+        return self._proteins.accession_rows
+
     def records(self) -> Iterator[Record]:
         """Every protein, in the order of the input."""
         return self._proteins.records()

@@ -9,8 +9,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import click
 import pytest
@@ -125,6 +127,68 @@ def test_members_can_be_chosen(small, tmp_path):
     run("build", small / "sample.fasta", "--chain", chain, "-o", tmp_path / "index")
     out, _ = run("search", tmp_path / "index", small / "sample.fasta", "-k", 1)
     assert "1.2M" in out.splitlines()[1]
+
+
+def test_ctrl_c_leaves_no_index_and_the_same_command_goes_on(small, tmp_path):
+    target = tmp_path / "index"
+    command = [sys.executable, "-m", "rdsearch", "build", str(small / "sample.fasta")]
+    command += ["--chain", str(small / "chain.safetensors"), "-o", str(target)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        done = tmp_path / ".index.building" / "vectors" / "done" / "0.1M"
+        while not done.exists() and process.poll() is None:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in err
+    assert "Traceback" not in err
+    assert not target.exists()
+    assert done.exists()
+    run(*command[3:])
+    run("verify", target)
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]
+
+
+def test_vectors_out_and_in(small, tmp_path):
+    fasta, chain = small / "sample.fasta", small / "chain.safetensors"
+    run("embed", fasta, "--chain", chain, "--keep-members", "-o", tmp_path / "vectors")
+    run("export", tmp_path / "vectors", "-o", tmp_path / "rd.parquet")
+    build = ("build", fasta, "--chain", chain, "--vectors", tmp_path / "rd.parquet")
+    run(*build, "-o", tmp_path / "a")
+    run("build", tmp_path / "vectors", "--chain", chain, "-o", tmp_path / "b")
+    search = [run("search", tmp_path / name, fasta, "--format", "tsv", "-k", 3)[0] for name in "ab"]
+    assert search[0] == search[1]
+    _, err = run(
+        "embed", fasta, "--chain", chain, "--per-residue", "--tier", "0.5M",
+        "-o", tmp_path / "residues.h5",
+    )  # fmt: skip
+    assert "40 sequences" in err
+    other = tmp_path / "other.safetensors"
+    run("fit", fasta, "--family", "mini", "--members", "0.1M,1.2M", "-o", other)
+    run("build", tmp_path / "vectors", "--chain", other, "-o", tmp_path / "c")
+    run("verify", tmp_path / "c")
+    _, err = run("embed", fasta, "--chain", other, "-o", tmp_path / "vectors", code=1)
+    assert "holds a store of something else (chain:" in err
+
+
+def test_quiet_says_nothing(small, tmp_path):
+    fasta, chain = small / "sample.fasta", small / "chain.safetensors"
+    out, err = run("embed", fasta, "--chain", chain, "-o", tmp_path / "v", "--quiet")
+    assert out + err == ""
+
+
+def test_weights_commands(tmp_path):
+    out, _ = run("weights", "list", "--family", "mini")
+    assert out.count(".safetensors") == 4
+    out, err = run("weights", "list", "--weights", tmp_path)
+    assert out.count("not on this machine") <= 6
+    assert f"looked in {tmp_path}" in err
+    out, _ = run("weights", "path", "0.1M", "4.8M", "--family", "mini")
+    assert out.count("\n") == 2
+    out, _ = run("weights", "fetch", "0.1M", "--family", "mini")
+    assert "fingerprint" in out
+    _, err = run("weights", "path", "8M", "--weights", tmp_path, code=1, TORCH_HOME=str(tmp_path))
+    assert "rdsearch weights fetch 8M" in err
 
 
 @pytest.mark.parametrize(

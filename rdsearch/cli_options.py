@@ -1,0 +1,173 @@
+"""Options and helpers that several commands share."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rdsearch import family
+from rdsearch.progress import TerminalProgress
+
+__all__ = [
+    "EMBEDDING",
+    "EXISTING",
+    "FASTA",
+    "OUTPUT",
+    "PROGRESS",
+    "WINDOWS",
+    "family_option",
+    "members_option",
+    "names",
+    "say",
+    "shortlists",
+    "vectors_given",
+    "working",
+]
+
+EXISTING = click.Path(exists=True, path_type=Path)
+FASTA = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=str)
+OUTPUT = click.Path(path_type=Path)
+
+
+def _together(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Several click options as one decorator."""
+    return lambda command: reduce(lambda done, add: add(done), reversed(decorators), command)
+
+
+#: How sequences are embedded; the names are those of `rdsearch.embed.Embedder`.
+EMBEDDING = _together(
+    click.option(
+        "--weights",
+        type=EXISTING,
+        help="Folder with the family's checkpoints. [default: torch hub's cache, else a download]",
+    ),
+    click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        help="cpu, cuda, cuda:0,cuda:1 (work is shared out), or auto.",
+    ),
+    click.option(
+        "--dtype",
+        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+        default="auto",
+        show_default=True,
+        help="auto: bfloat16 where the hardware computes in it, else float32.",
+    ),
+    click.option(
+        "--tokens-per-batch",
+        type=click.IntRange(1),
+        default=4096,
+        show_default=True,
+        help="Halved by itself when memory runs out.",
+    ),
+    click.option(
+        "--stream-layers",
+        is_flag=True,
+        help="One layer in memory at a time, for members larger than memory.",
+    ),
+)
+
+WINDOWS = _together(
+    click.option(
+        "--window",
+        type=click.IntRange(1, 1022),
+        default=1022,
+        show_default=True,
+        help="Residues the model sees at once; longer sequences are cut and averaged.",
+    ),
+    click.option(
+        "--overlap", type=click.IntRange(0), help="Residues two windows share. [default: 255]"
+    ),
+)
+
+PROGRESS = _together(
+    click.option("--threads", type=click.IntRange(1), help="CPU threads. [default: all]"),
+    click.option("--quiet", is_flag=True, help="No progress and no notes, only errors."),
+)
+
+
+@contextlib.contextmanager
+def working(threads: int | None, quiet: bool) -> Iterator[TerminalProgress]:
+    """Progress on standard error and the wanted number of threads."""
+    if quiet:
+        logging.getLogger("rdsearch").setLevel(logging.ERROR)
+    if threads is not None:
+        import torch
+
+        from rdsearch import _faiss
+
+        torch.set_num_threads(threads)
+        _faiss.load().omp_set_num_threads(threads)
+    progress = TerminalProgress(quiet=quiet)
+    try:
+        yield progress
+    finally:
+        progress.close()
+
+
+def say(text: str, *, quiet: bool = False) -> None:
+    """A closing line, on standard error."""
+    if not quiet:
+        click.echo(text, err=True)
+
+
+def names(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
+    """``8M,650M`` as a list."""
+    return None if value is None else [name.strip() for name in value.split(",") if name.strip()]
+
+
+def shortlists(
+    _: click.Context, __: click.Parameter, value: str | None
+) -> dict[str, int] | int | None:
+    """``2000`` or ``8M:2000,650M:200``."""
+    if value is None:
+        return None
+    try:
+        if ":" not in value:
+            return int(value)
+        pairs = (pair.rpartition(":") for pair in value.split(","))
+        return {name.strip(): int(size) for name, _, size in pairs}
+    except ValueError:
+        raise click.BadParameter(
+            f"expected a number, or TIER:NUMBER,TIER:NUMBER; found {value!r}"
+        ) from None
+
+
+def family_option(default: str | None = "esm2") -> Callable[[Any], Any]:
+    """``--family``."""
+    return click.option(
+        "--family",
+        "family_name",
+        type=click.Choice(list(family.FAMILIES)),
+        default=default,
+        show_default=default is not None,
+        help="mini comes with rdsearch, for demonstration; it is weak as a homology model.",
+    )
+
+
+members_option = click.option(
+    "--members", callback=names, help="For example 8M,650M. [default: all]"
+)
+
+
+def vectors_given(values: tuple[str, ...]) -> Path | dict[str, Path] | None:
+    """``rd.npy``, or ``8M=a.npy`` for each member."""
+    if not values:
+        return None
+    pairs = [value.rpartition("=") for value in values]
+    if len(values) == 1 and not pairs[0][1]:
+        return Path(values[0])
+    if not all(name for name, _, _ in pairs):
+        raise click.BadParameter(
+            "expected one file of rd embeddings, or MEMBER=FILE for each member; found "
+            + ", ".join(values),
+            param_hint="--vectors",
+        )
+    return {name: Path(path) for name, _, path in pairs}

@@ -1,0 +1,238 @@
+"""Vectors in and out: .npy with ids, HDF5 as UniProt writes it, Parquet.
+
+vectors.npy + vectors.ids.txt    one row a protein; the ids one a line
+vectors.h5                       one dataset an accession at the root, 1-D (per protein)
+vectors.parquet                  columns accession and vector (fixed-size list of float32)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdsearch.errors import InputError
+from rdsearch.manifest import sync_folder
+from rdsearch.store import Store
+
+__all__ = ["SUFFIXES", "completed", "export_store", "read_vectors", "write_vectors"]
+
+SUFFIXES = (".npy", ".h5", ".hdf5", ".parquet")
+_BLOCK = 16_384
+_SHOWN = 3
+
+_Floats = NDArray[np.float32]
+_Blocks = Iterator[tuple[Sequence[str], _Floats]]
+
+
+def export_store(store: Store, path: str | Path, tier: str | None = None) -> None:
+    """Write the rd embedding of every accession of a store.
+
+    Parameters
+    ----------
+    store : Store
+    path : path
+        Its suffix names the format: one of `SUFFIXES`.
+    tier : str, optional
+        Cuts the prefix; the last tier where it is not given.
+
+    Raises
+    ------
+    InputError
+        Unknown suffix or tier.
+    StoreError
+        The store has no rd embeddings.
+    """
+    names = store.tiers
+    dims = sum(store.rd(slice(0, 0), tier).shape[1:]) if names else 0
+
+    def blocks() -> _Blocks:
+        records = store.records()
+        for start in range(0, store.n_accessions, _BLOCK):
+            rows = store.accession_rows[start : start + _BLOCK]
+            ids = [record.accession for record in islice(records, len(rows))]
+            yield ids, store.rd(np.asarray(rows), tier)
+
+    write_vectors(Path(path), blocks(), store.n_accessions, dims)
+
+
+def write_vectors(path: Path, blocks: _Blocks, rows: int, dims: int) -> None:
+    """Write named vectors, block by block; the file gets its name when it is complete.
+
+    Parameters
+    ----------
+    path : Path
+        Its suffix names the format: one of `SUFFIXES`.
+    blocks : iterator of (ids, vectors)
+        Vectors of shape (block, dims), float32.
+    rows, dims : int
+        Rows of all blocks together, and their width.
+    """
+    writers: dict[str, Callable[[Path, _Blocks, int, int], None]] = {
+        ".npy": _write_npy,
+        ".h5": _write_hdf5,
+        ".hdf5": _write_hdf5,
+        ".parquet": _write_parquet,
+    }
+    if path.suffix not in writers:
+        raise InputError(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with completed(path) as temporary:
+        writers[path.suffix](temporary, blocks, rows, dims)
+        if path.suffix == ".npy":
+            _ids_beside(temporary).replace(_ids_beside(path))
+
+
+@contextmanager
+def completed(path: Path) -> Iterator[Path]:
+    """A temporary sibling that takes the name of `path` when everything is written."""
+    temporary = path.with_name(f".{path.stem}.new{path.suffix}")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+        _ids_beside(temporary).unlink(missing_ok=True)
+
+
+def _ids_beside(path: Path) -> Path:
+    return path.with_suffix(".ids.txt")
+
+
+def _write_npy(path: Path, blocks: _Blocks, rows: int, dims: int) -> None:
+    header = {"descr": "<f4", "fortran_order": False, "shape": (rows, dims)}
+    with path.open("wb") as file, _ids_beside(path).open("w", encoding="utf-8") as names:
+        np.lib.format.write_array_header_1_0(file, header)
+        for ids, vectors in blocks:
+            file.write(np.ascontiguousarray(vectors, dtype="<f4").tobytes())
+            names.writelines(f"{name}\n" for name in ids)
+
+
+def _write_hdf5(path: Path, blocks: _Blocks, rows: int, dims: int) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        for ids, vectors in blocks:
+            for name, vector in zip(ids, vectors, strict=True):
+                # A slash would make a group of what stands before it.
+                file.create_dataset(name.replace("/", "_"), data=vector)
+
+
+def _write_parquet(path: Path, blocks: _Blocks, rows: int, dims: int) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    kind = pa.list_(pa.float32(), dims)
+    schema = pa.schema([("accession", pa.string()), ("vector", kind)])
+    with parquet.ParquetWriter(path, schema) as writer:
+        for ids, vectors in blocks:
+            flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).ravel())
+            lists = pa.FixedSizeListArray.from_arrays(flat, dims)
+            writer.write_table(pa.table([pa.array(list(ids)), lists], schema=schema))
+
+
+def read_vectors(path: str | Path, ids: str | Path | None = None) -> tuple[list[str], _Floats]:
+    """Read named vectors.
+
+    Parameters
+    ----------
+    path : path
+        One of `SUFFIXES`.
+    ids : path, optional
+        Text file with the names of a .npy's rows, one a line; the .ids.txt beside the .npy
+        where it is not given.
+
+    Returns
+    -------
+    ids : list of str
+    vectors : ndarray, shape (n, dims), float32
+        A .npy of float32 is mapped, not read.
+
+    Raises
+    ------
+    InputError
+        Missing, damaged or of another format; names and rows differ in number; a name twice;
+        vectors of different length; values that are not finite.
+    """
+    path = Path(path)
+    readers: dict[str, Callable[[Path, Path | None], tuple[list[str], Any]]] = {
+        ".npy": _read_npy,
+        ".h5": _read_hdf5,
+        ".hdf5": _read_hdf5,
+        ".parquet": _read_parquet,
+    }
+    if path.suffix not in readers:
+        raise InputError(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}")
+    if ids is not None and path.suffix != ".npy":
+        raise InputError(f"{path} names its vectors itself: --ids belongs to .npy files")
+    try:
+        names, vectors = readers[path.suffix](path, None if ids is None else Path(ids))
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: the vectors cannot be read ({error})") from error
+    if vectors.ndim != 2 or vectors.dtype.kind != "f":
+        raise InputError(
+            f"{path}: expected one row of floating point numbers a protein, found shape "
+            f"{vectors.shape} of {vectors.dtype}"
+        )
+    if len(names) != len(vectors):
+        raise InputError(f"{path}: {len(vectors)} vectors need as many ids; found {len(names)}")
+    if len(set(names)) < len(names):
+        seen: set[str] = set()
+        twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise InputError(f"{path}: the id {twice} is there twice: expected one vector a protein")
+    for start in range(0, len(names), _BLOCK):
+        finite = np.isfinite(vectors[start : start + _BLOCK]).all(axis=1)
+        if not finite.all():
+            name = names[start + int(np.argmin(finite))]
+            raise InputError(f"{path}: the vector of {name} has values that are not finite")
+    return names, vectors.astype(np.float32, copy=False)
+
+
+def _read_npy(path: Path, ids: Path | None) -> tuple[list[str], Any]:
+    beside = _ids_beside(path) if ids is None else ids
+    if not beside.is_file():
+        raise InputError(
+            f"{path}: the names of its rows are missing: expected {beside}, one a line (--ids)"
+        )
+    vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+    return beside.read_text(encoding="utf-8").split(), vectors
+
+
+def _read_hdf5(path: Path, _: Path | None) -> tuple[list[str], Any]:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        names = list(file)
+        vectors = []
+        for name in names:
+            item = file[name]
+            if not isinstance(item, h5py.Dataset) or item.ndim != 1:
+                raise InputError(f"{path}: {name} is not one vector (a 1-D dataset)")
+            vectors.append(np.asarray(item, dtype=np.float32))
+    widths = {len(vector) for vector in vectors}
+    if len(widths) > 1:
+        raise InputError(f"{path}: its vectors differ in length: {sorted(widths)[:_SHOWN]}")
+    return names, np.stack(vectors) if vectors else np.empty((0, 0), np.float32)
+
+
+def _read_parquet(path: Path, _: Path | None) -> tuple[list[str], Any]:
+    from pyarrow import parquet
+
+    table = parquet.read_table(path, columns=["accession", "vector"])
+    column = table["vector"].combine_chunks()
+    flat = column.flatten().to_numpy(zero_copy_only=False)
+    rows = len(column)
+    if rows and len(flat) % rows:
+        raise InputError(f"{path}: its vectors differ in length")
+    return table["accession"].to_pylist(), flat.reshape(rows, -1)
