@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from rdsearch.embed import Embedder
     from rdsearch.progress import Progress
 
-__all__ = ["BLOCK_RESIDUES", "PRECISIONS", "write_residues"]
+__all__ = ["BLOCK_RESIDUES", "write_residues"]
 
-PRECISIONS = ("float16", "float32")
+_PRECISIONS = ("float16", "float32")
 
 #: Residues whose embeddings are in memory together. Every member is loaded once a block, so that
 #: a block is large: 2.1 GB at the full width of ESM-2 15B.
@@ -52,7 +52,7 @@ def write_residues(
     chain : Chain
         ``chain.upto(tier)`` cuts the prefix.
     precision : str, optional
-        One of `PRECISIONS`.
+        ``"float16"`` or ``"float32"``.
     progress : Progress, optional
 
     Returns
@@ -69,7 +69,7 @@ def write_residues(
     """
     import h5py
 
-    if precision not in PRECISIONS:
+    if precision not in _PRECISIONS:
         raise InputError(
             f"there is no precision {precision!r}; choose from {', '.join(PRECISIONS)}"
         )

@@ -226,5 +226,8 @@ def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def _brief(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else text[:37] + "…"
+    """A value of a manifest, short enough for a message."""
+    if isinstance(value, list):
+        value = ", ".join(entry["name"] for entry in value)
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 40 else text[:12] + "…"
