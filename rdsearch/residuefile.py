@@ -71,7 +71,7 @@ def write_residues(
 
     if precision not in _PRECISIONS:
         raise InputError(
-            f"there is no precision {precision!r}; choose from {', '.join(PRECISIONS)}"
+            f"there is no precision {precision!r}; choose from {', '.join(_PRECISIONS)}"
         )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
