@@ -25,7 +25,6 @@ class Model:
     ) -> None:
         self.checkpoint, self.device, self.dtype = checkpoint, device, dtype
         self._encoder = None if streamed else Encoder(checkpoint, device, dtype)
-        self._exact: Model | None = None
 
     def run(self, tokens: list[torch.Tensor]) -> list[torch.Tensor]:
         """Representations of each batch."""
@@ -33,12 +32,9 @@ class Model:
             return stream(self.checkpoint, tokens, self.device, self.dtype)
         return [self._encoder(batch) for batch in tokens]
 
-    def exact(self) -> Model:
-        """The same in float32; made when it is first needed."""
-        if self._exact is None:
-            streamed = self._encoder is None
-            self._exact = Model(self.checkpoint, self.device, torch.float32, streamed)
-        return self._exact
+    def run_exact(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Representations of a batch in float32, without a second copy of the member in memory."""
+        return stream(self.checkpoint, [tokens], self.device, torch.float32)[0]
 
 
 def devices_named(names: str) -> list[torch.device]:
@@ -71,7 +67,8 @@ def dtype_named(name: str, devices: Sequence[torch.device]) -> torch.dtype:
         dtype: torch.dtype = getattr(torch, name)
         return dtype
     if devices[0].type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if native else torch.float16
     return torch.bfloat16 if _cpu_has_bfloat16() else torch.float32
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rdsearch.batches import DEFAULT_OVERLAP, LONGEST_WINDOW, Window, coverage, pack, windows
 from rdsearch.devices import DTYPES, Model, devices_named, dtype_named, out_of_memory
 from rdsearch.errors import EmbeddingError, InputError
-from rdsearch.esm2 import tokenise
+from rdsearch.esm2 import LETTERS, tokenise
 from rdsearch.family import Family, Member
 from rdsearch.weights import Checkpoint
 
@@ -30,12 +30,15 @@ __all__ = ["DTYPES", "Embedder", "Statistics"]
 _LOGGER = logging.getLogger(__name__)
 
 TOKENS_PER_BATCH = 4096
-#: Tokens that go through a streamed layer together.
-STREAM_TOKENS = 65_536
+#: Batches' worth of tokens that go through a streamed layer together: enough work for each
+#: reading of the checkpoint, and activations (1.3 GB for the 15B member) below a few layers.
+STREAM_BATCHES = 16
 
 Progress = Callable[[int, int], None]
 _Floats = NDArray[np.float32]
 _Result = TypeVar("_Result")
+# What goes through the model at once: one batch, or many where layers are streamed.
+_Group = list[list[Window]]
 
 
 @dataclass(slots=True)
@@ -45,9 +48,9 @@ class Statistics:
     Attributes
     ----------
     batches : int
-        Model calls.
+        Batches finished.
     tokens, padding : int
-        All tokens the model saw, and those of them that were padding.
+        All tokens in them, and those that were padding.
     """
 
     batches: int = 0
@@ -69,7 +72,7 @@ class Embedder:
     members : iterable of str, optional
         Any of the family's; all where it is not given.
     weights : Path, optional
-        Folder with checkpoints; see `rdsearch.weights.locate`.
+        Folder with checkpoints, or one checkpoint; see `rdsearch.weights.locate`.
     device : str, optional
         ``"cpu"``, ``"cuda"``, ``"cuda:0,cuda:1"`` (batches are shared out), or ``"auto"``: the
         GPU where there is one.
@@ -77,7 +80,7 @@ class Embedder:
         One of `DTYPES`. ``"auto"``: bfloat16 where the processor computes in it (AMX or
         AVX512-BF16, most GPUs), else float32. Vectors are float32 always.
     tokens_per_batch : int, optional
-        Halved by itself when memory runs out.
+        BOS, EOS and padding included. Halved by itself when memory runs out.
     window, overlap : int, optional
         Residues the model sees at once, and shared by neighbouring windows.
     stream_layers : bool, optional
@@ -152,7 +155,7 @@ class Embedder:
         member : Member
             Loaded at its first use; the member before it is freed.
         sequences : sequence of str
-            Letters of `rdsearch.fasta.ALPHABET`, at least one each.
+            Letters of `rdsearch.esm2.LETTERS`, at least one each.
         progress : callable, optional
             Told of sequences and residues done.
 
@@ -165,6 +168,8 @@ class Embedder:
         ------
         EmbeddingError
             Values that are not finite in float32, or no memory for a single window.
+        InputError
+            A sequence that is empty or has other letters.
         WeightsError
         """
         cut = self._cut(sequences)
@@ -179,7 +184,7 @@ class Embedder:
                 chosen = weights.get(part.sequence)
                 line[1 : len(part) + 1] = 1 if chosen is None else chosen[part.start : part.stop]
             scales = torch.from_numpy(scale).to(hidden.device)
-            summed = torch.bmm(scales.unsqueeze(1), hidden.float()).squeeze(1)
+            summed = torch.bmm(scales.unsqueeze(1), hidden).squeeze(1)
             return summed.cpu().numpy().astype(np.float64)
 
         for batch, summed in self._run(member, sequences, cut, reduce):
@@ -210,7 +215,8 @@ class Embedder:
 
         Raises
         ------
-        EmbeddingError, WeightsError
+        EmbeddingError, InputError, WeightsError
+            As `pool`.
         """
         cut = self._cut(sequences)
         weights = {i: coverage(len(sequences[i]), parts) for i, parts in _long(cut)}
@@ -218,7 +224,7 @@ class Embedder:
         waiting = Counter({i: len(parts) for i, parts in _long(cut)})
 
         def whole(batch: Sequence[Window], hidden: torch.Tensor) -> list[_Floats]:
-            rows = hidden.float().cpu().numpy()
+            rows = hidden.cpu().numpy()
             return [row[1 : len(part) + 1].copy() for part, row in zip(batch, rows, strict=True)]
 
         for batch, embedded in self._run(member, sequences, cut, whole):
@@ -240,6 +246,12 @@ class Embedder:
         for i, sequence in enumerate(sequences):
             if not sequence:
                 raise InputError(f"sequence {i} is empty: a protein has at least one residue")
+            foreign = set(sequence) - LETTERS
+            if foreign:
+                raise InputError(
+                    f"sequence {i} has {', '.join(map(repr, sorted(foreign)))}: expected letters "
+                    f"of {''.join(sorted(LETTERS))}. rdsearch.fasta.read cleans sequences"
+                )
         return [
             windows(i, len(sequence), self._window, self._overlap)
             for i, sequence in enumerate(sequences)
@@ -254,85 +266,83 @@ class Embedder:
     ) -> Iterator[tuple[list[Window], _Result]]:
         """Run the model over all windows; yields what `use` makes of each batch, in order.
 
-        The next batches are tokenised while the devices compute. A group is what goes through
-        the model at once: one batch, or many where layers are streamed.
+        The next group is tokenised while the devices compute.
         """
-        parts = [part for parts in cut for part in parts]
-        groups = deque(self._groups(pack(parts, self._tokens_per_batch)))
+        groups = deque(self._groups(part for parts in cut for part in parts))
         models = self._models(member)
         free: SimpleQueue[Model] = SimpleQueue()
         for model in models:
             free.put(model)
 
-        def work(group: list[list[Window]], tokens: list[torch.Tensor]) -> list[_Result]:
+        def work(group: _Group, tokens: list[torch.Tensor]) -> list[_Result] | None:
+            """Results of each batch; None when memory ran out, with all that took it let go."""
             model = free.get()
             try:
                 hidden = self._finite(member, model, tokens)
                 return [use(batch, states) for batch, states in zip(group, hidden, strict=True)]
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                return None
             finally:
                 free.put(model)
 
         with ThreadPoolExecutor(len(models)) as threads:
-            running: deque[tuple[list[list[Window]], Future[list[_Result]]]] = deque()
+            running: deque[tuple[_Group, Future[list[_Result] | None]]] = deque()
             while groups or running:
                 while groups and len(running) <= len(models):
                     group = groups.popleft()
-                    tokens = [self._tokens(sequences, batch) for batch in group]
+                    tokens = [_tokens(sequences, batch) for batch in group]
                     running.append((group, threads.submit(work, group, tokens)))
                 group, future = running.popleft()
-                try:
-                    results = future.result()
-                except (MemoryError, RuntimeError) as error:
-                    if not out_of_memory(error):
-                        raise
-                    groups.extendleft(reversed(self._halved(member, group, error)))
+                results = future.result()
+                if results is None:
+                    self._shrink(member, group)
+                    left = [part for group in (group, *groups) for batch in group for part in batch]
+                    groups = deque(self._groups(left))
                     continue
+                self._count(group)
                 yield from zip(group, results, strict=True)
 
-    def _groups(self, batches: Iterable[list[Window]]) -> Iterator[list[list[Window]]]:
-        """One batch a group; where layers are streamed, as many as `STREAM_TOKENS` hold."""
-        group: list[list[Window]] = []
-        tokens = 0
-        for batch in batches:
-            size = len(batch) * len(batch[0])
-            if group and (not self._stream or tokens + size > STREAM_TOKENS):
+    def _groups(self, parts: Iterable[Window]) -> Iterator[_Group]:
+        """One batch a group; where layers are streamed, as many as the group's budget holds."""
+        group: _Group = []
+        for batch in pack(list(parts), self._tokens_per_batch):
+            if group and _size([*group, batch]) > self._tokens_per_group:
                 yield group
-                group, tokens = [], 0
+                group = []
             group.append(batch)
-            tokens += size
         if group:
             yield group
 
-    def _tokens(self, sequences: Sequence[str], batch: Sequence[Window]) -> torch.Tensor:
-        tokens = tokenise([sequences[part.sequence][part.start : part.stop] for part in batch])
-        self.statistics.batches += 1
-        self.statistics.tokens += tokens.numel()
-        self.statistics.padding += tokens.numel() - sum(len(part) + 2 for part in batch)
-        return tokens
+    @property
+    def _tokens_per_group(self) -> int:
+        return self._tokens_per_batch * (STREAM_BATCHES if self._stream else 1)
 
-    def _halved(
-        self, member: Member, group: list[list[Window]], error: BaseException
-    ) -> list[list[list[Window]]]:
-        """Two groups in place of one that memory did not hold."""
-        if len(group) > 1:
-            half = len(group) // 2
-            return [group[:half], group[half:]]
-        (batch,) = group
-        if len(batch) == 1:
+    def _count(self, group: _Group) -> None:
+        tokens = _size(group)
+        self.statistics.batches += len(group)
+        self.statistics.tokens += tokens
+        self.statistics.padding += tokens - sum(len(part) + 2 for batch in group for part in batch)
+
+    def _shrink(self, member: Member, group: _Group) -> None:
+        """Halve the budget after a group that memory did not hold."""
+        if sum(map(len, group)) == 1:
             raise EmbeddingError(
                 f"member {member.name}: there is not enough memory for one window of "
-                f"{len(batch[0])} residues. Use a smaller --window, a smaller member, or "
+                f"{len(group[0][0])} residues. Use a smaller --window, a smaller member, or "
                 "--stream-layers",
                 member=member.name,
-            ) from error
-        self._tokens_per_batch = max(1, self._tokens_per_batch // 2)
-        _LOGGER.warning(
-            "member %s: out of memory; going on with %d tokens a batch",
-            member.name,
-            self._tokens_per_batch,
-        )
-        half = len(batch) // 2
-        return [[batch[:half]], [batch[half:]]]
+            )
+        # Groups that were under way when the budget was halved fail once more; one alone may be
+        # longer than the budget.
+        if _size(group) <= self._tokens_per_group or sum(map(len, group)) == 1:
+            self._tokens_per_batch = max(1, self._tokens_per_batch // 2)
+            _LOGGER.warning(
+                "member %s: out of memory; going on with %d tokens a batch",
+                member.name,
+                self._tokens_per_batch,
+            )
 
     def _finite(
         self, member: Member, model: Model, tokens: list[torch.Tensor]
@@ -340,7 +350,7 @@ class Embedder:
         """Run the model; in half precision a batch that is not finite once more in float32."""
         hidden = model.run(tokens)
         for i, states in enumerate(hidden):
-            if bool(states.sum(dtype=torch.float32).isfinite()):
+            if bool(states.sum().isfinite()):
                 continue
             if model.dtype != torch.float32:
                 _LOGGER.warning(
@@ -350,8 +360,8 @@ class Embedder:
                     len(states),
                     str(model.dtype).removeprefix("torch."),
                 )
-                states = hidden[i] = model.exact().run([tokens[i]])[0]
-            if not bool(states.sum(dtype=torch.float32).isfinite()):
+                states = hidden[i] = model.run_exact(tokens[i])
+            if not bool(states.sum().isfinite()):
                 raise EmbeddingError(
                     f"member {member.name} gives values that are not finite in float32: its "
                     "weights are damaged or diverged. Check the checkpoint "
@@ -370,9 +380,18 @@ class Embedder:
         if self._loaded is None or self._loaded[0] != member.name:
             checkpoint = self._checkpoint(member)
             self._loaded = None
-            models = [
-                Model(checkpoint, device, self._dtype, self._stream) for device in self._devices
-            ]
+            try:
+                models = [
+                    Model(checkpoint, device, self._dtype, self._stream) for device in self._devices
+                ]
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                raise EmbeddingError(
+                    f"there is not enough memory for member {member.name} "
+                    f"({checkpoint.path}). Use --stream-layers, which keeps one layer in memory",
+                    member=member.name,
+                ) from error
             self._loaded = (member.name, models)
         return self._loaded[1]
 
@@ -380,3 +399,12 @@ class Embedder:
 def _long(cut: Sequence[Sequence[Window]]) -> Iterator[tuple[int, Sequence[Window]]]:
     """Sequences of more than one window."""
     return ((i, parts) for i, parts in enumerate(cut) if len(parts) > 1)
+
+
+def _tokens(sequences: Sequence[str], batch: Sequence[Window]) -> torch.Tensor:
+    return tokenise([sequences[part.sequence][part.start : part.stop] for part in batch])
+
+
+def _size(group: _Group) -> int:
+    """Tokens of a group, padding included; a batch begins with its longest window."""
+    return sum(len(batch) * (len(batch[0]) + 2) for batch in group)

@@ -6,7 +6,6 @@ model head and without attention maps.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,10 +15,12 @@ from torch.nn import functional
 
 from rdsearch.weights import Checkpoint
 
-__all__ = ["Encoder", "Layer", "stream", "tokenise"]
+__all__ = ["LETTERS", "Encoder", "Layer", "stream", "tokenise"]
 
 # The ESM-1b alphabet that ESM-2 uses: special tokens, then residues by frequency, then the mask.
 _RESIDUES = "LAGVSERTIDPKQNFYMHWCXBUZO"
+#: Letters that have a token.
+LETTERS = frozenset(_RESIDUES)
 _BOS, _PAD, _EOS, _UNKNOWN = range(4)
 _LOOKUP = np.full(256, _UNKNOWN, dtype=np.int64)
 _LOOKUP[list(_RESIDUES.encode())] = 4 + np.arange(len(_RESIDUES))
@@ -35,7 +36,7 @@ def tokenise(sequences: Sequence[str]) -> Tensor:
     Parameters
     ----------
     sequences : sequence of str
-        Letters of `rdsearch.fasta.ALPHABET`.
+        Of `LETTERS`.
 
     Returns
     -------
@@ -57,7 +58,7 @@ class Layer:
     Parameters
     ----------
     parameters : mapping of str to Tensor
-        By fair-esm's names inside the layer.
+        By fair-esm's names inside the layer; copied.
     heads : int
         Attention heads.
     device, dtype
@@ -74,7 +75,7 @@ class Layer:
         def join(*names: str) -> tuple[Tensor, Tensor]:
             weight = torch.cat([parameters[f"{name}.weight"] for name in names])
             bias = torch.cat([parameters[f"{name}.bias"] for name in names])
-            return weight.to(device, dtype), bias.to(device, dtype)
+            return weight.to(device, dtype), bias.to(device, dtype)  # cat has copied
 
         self.heads = heads
         # One product for queries, keys and values.
@@ -105,9 +106,10 @@ class _Ends:
     """What comes before the first and after the last layer."""
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
-        embedding, weight, bias = (tensor.to(device, dtype) for tensor in checkpoint.ends())
-        self._embedding = embedding * _UNMASKED
-        self._norm = (weight, bias)
+        ends = checkpoint.ends()
+        embedding, *norm = (end.to(device, torch.float32, copy=True) for end in ends)
+        self._embedding = (embedding * _UNMASKED).to(dtype)
+        self._norm = norm
         self._head_width = checkpoint.member.width // checkpoint.member.heads
         self.device, self.dtype = device, dtype
 
@@ -120,14 +122,15 @@ class _Ends:
         return x, mask, self._rotary(tokens.shape[1])
 
     def end(self, x: Tensor) -> Tensor:
-        """The norm after the last layer."""
-        return functional.layer_norm(x, x.shape[-1:], *self._norm)
+        """The norm after the last layer, in float32: its output is not rounded again."""
+        return functional.layer_norm(x.float(), x.shape[-1:], *self._norm)
 
     def _rotary(self, tokens: int) -> tuple[Tensor, Tensor]:
         """Cosines and sines of the rotary position embedding (Su et al., arXiv 2104.09864)."""
         exponents = torch.arange(0, self._head_width, 2, device=self.device) / self._head_width
         positions = torch.arange(tokens, device=self.device, dtype=torch.float32)
-        angles = torch.outer(positions, torch.exp(-math.log(10000.0) * exponents))
+        # As fair-esm rounds it: a last bit of the frequency times 1,000 positions would show.
+        angles = torch.outer(positions, 1.0 / 10000**exponents)
         return angles.cos().to(self.dtype), angles.sin().to(self.dtype)
 
 
@@ -159,7 +162,7 @@ class Encoder:
 
         Returns
         -------
-        Tensor, shape (batch, length, width)
+        Tensor, shape (batch, length, width), float32
             BOS, EOS and padding included.
         """
         with torch.inference_mode():
@@ -186,7 +189,7 @@ def stream(
 
     Returns
     -------
-    list of Tensor, shape (batch, length, width)
+    list of Tensor, shape (batch, length, width), float32
         Equal to ``Encoder(checkpoint, …)(tokens)`` for each batch.
     """
     member = checkpoint.member
@@ -197,6 +200,7 @@ def stream(
             layer = Layer(checkpoint.layer(i), member.heads, device, dtype)
             for x, mask, rotary in begun:
                 layer(x, mask, rotary)
+            del layer  # before the next one is read
         return [ends.end(x) for x, _, _ in begun]
 
 

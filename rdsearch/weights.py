@@ -12,11 +12,13 @@ import logging
 import pickle
 import re
 import shutil
+import struct
 import tempfile
 from argparse import Namespace
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -27,15 +29,32 @@ from safetensors import SafetensorError, safe_open
 from rdsearch.errors import WeightsError
 from rdsearch.family import Member
 
-__all__ = ["Checkpoint", "fetch", "folders", "locate", "obtain"]
+__all__ = ["Checkpoint", "Description", "describe", "fetch", "folders", "locate", "obtain"]
 
 _LOGGER = logging.getLogger(__name__)
 _PREFIX = re.compile(r"^encoder\.(sentence_encoder\.)?")
+_LAYER = re.compile(r"^layers\.(\d+)\.")
+# Tensors of a checkpoint that an embedding does not need.
+_UNUSED = re.compile(r"^(lm_head\.|contact_head\.|layers\.\d+\.self_attn\.rot_emb\.inv_freq$)")
 # The order counts: a member that stands in several folders is taken from the first.
 _SUFFIXES = (".pt", ".safetensors")
 _EMBEDDING = "embed_tokens.weight"
 _FINAL = ("emb_layer_norm_after.weight", "emb_layer_norm_after.bias")
 _TOKENS = 33
+# What reading a damaged zip, pickle or tensor table can raise.
+_UNREADABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 
 
 def folders(weights: Path | None = None) -> list[Path]:
@@ -51,9 +70,9 @@ def locate(member: Member, weights: Path | None = None) -> Path | None:
     ----------
     member : Member
     weights : Path, optional
-        A folder with checkpoints, or one checkpoint file.
+        A folder with checkpoints, or the member's checkpoint file itself, whatever its name.
     """
-    if weights is not None and weights.is_file() and weights.stem == member.checkpoint:
+    if weights is not None and weights.is_file():
         return weights
     for folder in folders(weights):
         for suffix in _SUFFIXES:
@@ -71,6 +90,13 @@ def obtain(member: Member, weights: Path | None = None) -> Path:
     WeightsError
         Absent and not to be had: names the file, the folders and the address.
     """
+    if weights is not None and not weights.exists():
+        raise WeightsError(
+            f"{weights}: there is no such folder or file; expected one with {member.checkpoint}"
+            f"{' or '.join(_SUFFIXES)}. Correct --weights, or leave it out to use {folders()[0]}",
+            path=weights,
+            member=member.name,
+        )
     path = locate(member, weights)
     return fetch(member, folders(weights)[0]) if path is None else path
 
@@ -78,7 +104,7 @@ def obtain(member: Member, weights: Path | None = None) -> Path:
 def fetch(member: Member, folder: Path) -> Path:
     """Download a member's checkpoint from fair-esm's address.
 
-    The file gets its name when it is complete.
+    The file gets its name when it is complete and is found to be this member's.
 
     Raises
     ------
@@ -98,17 +124,57 @@ def fetch(member: Member, folder: Path) -> Path:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as temporary:
             part = Path(temporary) / path.name
             torch.hub.download_url_to_file(member.url, str(part), progress=False)
+            Checkpoint(member, part).check()
             shutil.move(part, path)
-    except (URLError, OSError) as error:
+    except (URLError, HTTPException, OSError) as error:
         raise WeightsError(
             f"the weights of member {member.name} are missing: {path.name} is not in "
-            f"{folder}, and {member.url} cannot be downloaded ({error}). Download it on a machine "
-            "with network, put it into that folder or give its folder with --weights",
+            f"{' or '.join(map(str, dict.fromkeys([folder, *folders()])))}, and {member.url} "
+            f"cannot be downloaded ({error}). Download it on a machine with network and put it there, or "
+            "give its folder with --weights",
             member=member.name,
             path=path,
             url=member.url,
         ) from error
     return path
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What is known of a member's checkpoint on this machine.
+
+    Attributes
+    ----------
+    path : Path or None
+        Where it is; None where it is in none of `looked_in`.
+    size : int or None
+        Bytes.
+    fingerprint : str or None
+        `Checkpoint.fingerprint`.
+    looked_in : tuple of Path
+        Folders, in the order of preference. What comes with the package is found besides.
+    """
+
+    path: Path | None
+    size: int | None
+    fingerprint: str | None
+    looked_in: tuple[Path, ...]
+
+
+def describe(member: Member, weights: Path | None = None) -> Description:
+    """Find a member's checkpoint without downloading it, and say what it is.
+
+    Raises
+    ------
+    WeightsError
+        It is there and unreadable, or not this member's.
+    """
+    path, looked_in = locate(member, weights), tuple(folders(weights))
+    if path is None:
+        return Description(None, None, None, looked_in)
+    checkpoint = Checkpoint(member, path)
+    checkpoint.check()
+    return Description(path, path.stat().st_size, checkpoint.fingerprint, looked_in)
 
 
 @dataclass(frozen=True)
@@ -141,36 +207,44 @@ class Checkpoint:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex digest of the token embedding and the last norm: tells models apart, reads little."""
+        """Hex digest of the first row of every tensor: tells models apart and reads little.
+
+        Training changes every row; a digest of the whole file would read 30 GB for the 15B member.
+        """
         digest = hashlib.sha256()
-        for tensor in self.read([_EMBEDDING, *_FINAL]).values():
-            digest.update(tensor.float().contiguous().numpy().tobytes())
+        for name, tensor in self.read(self._expected()).items():
+            digest.update(name.encode())
+            digest.update(tensor[:1].float().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def layer(self, i: int) -> dict[str, torch.Tensor]:
-        """Parameters of layer i by their names inside the layer, copied from the file."""
+        """Parameters of layer i by their names inside the layer; see `read`."""
         prefix = f"layers.{i}."
         found = self.read(prefix + name for name in _layer_shapes(self.member))
         return {name.removeprefix(prefix): tensor for name, tensor in found.items()}
 
     def ends(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Token embedding, and weight and bias of the norm after the last layer."""
+        """Token embedding, and weight and bias of the norm after the last layer; see `read`."""
         found = self.read([_EMBEDDING, *_FINAL])
         return found[_EMBEDDING], found[_FINAL[0]], found[_FINAL[1]]
 
     def read(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
-        """Copy these tensors from the file, which is mapped only while this runs.
+        """These tensors as views of the file, which stays mapped as long as one of them lives.
 
-        Pages of a mapping that stays open would count as this process's memory.
+        Pages of the mapping that were read count as this process's memory: copy what is to be
+        kept and let go of the views.
         """
-        try:
-            if self.path.suffix == ".safetensors":
+        if self.path.suffix == ".safetensors":
+            try:
                 with safe_open(self.path, framework="pt") as file:
                     return {name: file.get_tensor(name) for name in names}
-            state = self._state()
-            return {name: state[name].clone() for name in names}
-        except (KeyError, SafetensorError, OSError) as error:
-            raise self._wrong(f"it cannot be read ({error})") from error
+            except _UNREADABLE as error:
+                raise self._wrong(f"it cannot be read ({_first_line(error)})") from error
+        state = self._state()
+        try:
+            return {name: state[name] for name in names}
+        except KeyError as error:
+            raise self._wrong(f"it lacks the tensor {error}") from error
 
     def check(self) -> None:
         """Compare the file's tensors with the member's shape.
@@ -180,29 +254,35 @@ class Checkpoint:
         WeightsError
             Names what differs.
         """
-        member = self.member
-        found = self._shapes()
-        expected = {
-            _EMBEDDING: (_TOKENS, member.width),
-            _FINAL[0]: (member.width,),
-            _FINAL[1]: (member.width,),
-        }
-        for i in range(member.layers):
-            expected.update(
-                {f"layers.{i}.{name}": shape for name, shape in _layer_shapes(member).items()}
-            )
+        found, expected = self._shapes(), self._expected()
+        layers = {int(match[1]) for match in map(_LAYER.match, found) if match}
+        if layers != set(range(self.member.layers)):
+            raise self._wrong(f"expected {self.member.layers} layers, found {len(layers)}")
         missing = sorted(expected.keys() - found.keys())
         if missing:
             raise self._wrong(f"it lacks {len(missing)} tensors, {missing[0]} first")
+        foreign = sorted(name for name in found.keys() - expected.keys() if not _UNUSED.match(name))
+        if foreign:
+            raise self._wrong(f"it has {len(foreign)} tensors too many, {foreign[0]} first")
         for name, shape in expected.items():
             if found[name] != shape:
                 raise self._wrong(f"{name}: expected shape {shape}, found {found[name]}")
-        layers = {int(name.split(".")[1]) for name in found if name.startswith("layers.")}
-        if len(layers) != member.layers:
-            raise self._wrong(f"expected {member.layers} layers, found {len(layers)}")
-        heads = self._heads()
-        if heads not in (None, member.heads):
-            raise self._wrong(f"expected {member.heads} attention heads, found {heads}")
+        heads, token_dropout = self._options()
+        if heads != self.member.heads:
+            raise self._wrong(f"expected {self.member.heads} attention heads, found {heads}")
+        if not token_dropout:
+            raise self._wrong("expected a model trained with token dropout, found one without")
+
+    def _expected(self) -> dict[str, tuple[int, ...]]:
+        """The tensors an embedding needs, and their shapes."""
+        width = self.member.width
+        shapes = {_EMBEDDING: (_TOKENS, width), _FINAL[0]: (width,), _FINAL[1]: (width,)}
+        layer = _layer_shapes(self.member)
+        return shapes | {
+            f"layers.{i}.{name}": shape
+            for i in range(self.member.layers)
+            for name, shape in layer.items()
+        }
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         if self.path.suffix == ".safetensors":
@@ -212,20 +292,24 @@ class Checkpoint:
                         name: tuple(file.get_slice(name).get_shape())
                         for name in file.keys()  # noqa: SIM118
                     }
-            except (SafetensorError, OSError) as error:
-                raise self._wrong(f"it cannot be read ({error})") from error
+            except _UNREADABLE as error:
+                raise self._wrong(f"it cannot be read ({_first_line(error)})") from error
         return {name: tuple(tensor.shape) for name, tensor in self._state().items()}
 
-    def _heads(self) -> int | None:
-        """Attention heads as the file states them; shapes do not tell."""
-        if self.path.suffix == ".safetensors":
-            with safe_open(self.path, framework="pt") as file:
-                stated = (file.metadata() or {}).get("attention_heads")
-            return None if stated is None else int(stated)
+    def _options(self) -> tuple[int, bool]:
+        """Attention heads and token dropout as the file states them; shapes do not tell."""
         try:
-            return int(self._content()["cfg"]["model"].encoder_attention_heads)
-        except (KeyError, AttributeError, TypeError, ValueError) as error:
-            raise self._wrong("it does not state its attention heads (cfg.model)") from error
+            if self.path.suffix == ".safetensors":
+                with safe_open(self.path, framework="pt") as file:
+                    stated = file.metadata() or {}
+                return int(stated["attention_heads"]), stated["token_dropout"] == "true"
+            model = self._content()["cfg"]["model"]
+            return int(model.encoder_attention_heads), bool(model.token_dropout)
+        except (LookupError, AttributeError, TypeError, ValueError) as error:
+            raise self._wrong(
+                "it does not state its attention heads and token dropout (cfg.model, or the "
+                "metadata attention_heads and token_dropout of a .safetensors file)"
+            ) from error
 
     def _state(self) -> dict[str, torch.Tensor]:
         """The tensors of a fair-esm checkpoint under their short names, mapped, not read."""
@@ -244,7 +328,7 @@ class Checkpoint:
                 raise self._wrong(
                     "it holds more than tensors and a Namespace and was not unpickled"
                 ) from error
-            except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+            except _UNREADABLE as error:
                 raise self._wrong(f"it cannot be read ({_first_line(error)})") from error
         if not isinstance(content, dict):
             raise self._wrong("it holds no model: expected fair-esm's 'cfg' and 'model'")
