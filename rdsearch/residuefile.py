@@ -63,7 +63,7 @@ def write_residues(
     Raises
     ------
     InputError
-        Unknown precision.
+        Unknown precision; an accession that comes twice.
     EmbeddingError
         A value does not fit float16.
     """
@@ -87,6 +87,10 @@ def write_residues(
                         f"{names[0]}: the embedding has values beyond {precision}'s range. Write "
                         "float32 (--precision float32)",
                         accession=names[0],
+                    )
+                if twice := [name for name in names if name in file]:
+                    raise InputError(
+                        f"{twice[0]} is in the input twice: expected one protein for each accession"
                     )
                 data = file.create_dataset(names[0], data=stored)
                 for name in names[1:]:
