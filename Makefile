@@ -24,7 +24,8 @@ $(VENV)/installed-dev: $(VENV)/installed tests/parity-requirements.txt
 
 demo: $(VENV)/installed
 	mkdir -p $(DEMO)
-	$(BIN)/rdsearch fit $(DATA)/chain-sample.fasta.gz --family mini -o $(DEMO)/chain.safetensors
+	$(BIN)/rdsearch fit $(DATA)/chain-sample.fasta.gz --family mini --proteins 300 \
+	    -o $(DEMO)/chain.safetensors
 	$(BIN)/rdsearch build $(DATA)/proteins.fasta.gz --chain $(DEMO)/chain.safetensors \
 	    --metadata $(DATA)/metadata.tsv --overwrite -o indexes/demo
 	$(BIN)/rdsearch info indexes/demo

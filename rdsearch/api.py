@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def fit(
     family_name: str = "esm2",
     members: Iterable[str] | None = None,
     *,
+    proteins: int | None = None,
     progress: Progress | None = None,
     **embedding: Any,
 ) -> Chain:
@@ -57,6 +59,8 @@ def fit(
         A key of `rdsearch.family.FAMILIES`.
     members : iterable of str, optional
         Any subset of the family; all where it is not given.
+    proteins : int, optional
+        Use only the first so many.
     progress : Progress, optional
     **embedding
         `weights`, `device`, `dtype` and the other options of `rdsearch.embed.Embedder`.
@@ -73,7 +77,7 @@ def fit(
     FastaError, InputError, WeightsError
     """
     embedder = Embedder(family.get(family_name), members, **embedding)
-    return fit_chain(_records(sample), embedder, progress)
+    return fit_chain(islice(_records(sample), proteins), embedder, progress)
 
 
 def embed_proteins(

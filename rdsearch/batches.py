@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DEFAULT_OVERLAP", "LONGEST_WINDOW", "Window", "coverage", "pack", "windows"]
+__all__ = [
+    "DEFAULT_OVERLAP",
+    "LONGEST_WINDOW",
+    "Statistics",
+    "Window",
+    "coverage",
+    "pack",
+    "size",
+    "windows",
+]
 
 #: Longest window: ESM-2 was trained on 1,024 tokens, BOS and EOS among them.
 LONGEST_WINDOW = 1022
@@ -106,3 +115,37 @@ def pack(parts: Sequence[Window], tokens_per_batch: int) -> Iterator[list[Window
         batch.append(part)
     if batch:
         yield batch
+
+
+def size(batches: Iterable[Sequence[Window]]) -> int:
+    """Tokens of batches as `pack` makes them, padding included."""
+    return sum(len(batch) * (len(batch[0]) + _SPECIAL) for batch in batches)
+
+
+@dataclass(slots=True)
+class Statistics:
+    """What an embedder has done so far.
+
+    Attributes
+    ----------
+    batches : int
+        Batches finished.
+    tokens, padding : int
+        All tokens in them, and those that were padding.
+    """
+
+    batches: int = 0
+    tokens: int = 0
+    padding: int = 0
+
+    @property
+    def padded_share(self) -> float:
+        """Padding in all tokens."""
+        return self.padding / self.tokens if self.tokens else 0.0
+
+    def count(self, batches: Sequence[Sequence[Window]]) -> None:
+        """Add batches that are finished."""
+        tokens = size(batches)
+        self.batches += len(batches)
+        self.tokens += tokens
+        self.padding += tokens - sum(len(part) + _SPECIAL for batch in batches for part in batch)

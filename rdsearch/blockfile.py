@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import io
 import os
+import platform
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,41 +18,72 @@ from numpy.typing import NDArray
 from rdsearch.errors import StoreError
 from rdsearch.manifest import sync_folder
 
-__all__ = ["BlockFiles", "locked", "replace_durably"]
+__all__ = ["LOCK", "BlockFiles", "locked", "replace_durably"]
+
+LOCK = ".lock"
+# Not every system has it: macOS has neither this nor posix_fallocate.
+_sync_data = getattr(os, "fdatasync", os.fsync)
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keep other writers out of a folder; the system lets go when the process dies.
 
+    The lock is on a file in the folder and not on the folder itself: over NFS only what is open
+    for writing can be locked.
+
     Raises
     ------
     StoreError
         Another process is writing.
     """
-    handle = os.open(folder, os.O_RDONLY)
+    path = folder / LOCK
+    handle = _lock(path)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StoreError(
-                f"{folder}: another process is writing this store. Wait for it, or choose another "
-                "folder",
-                path=folder,
-            ) from error
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"process {os.getpid()} on {platform.node()}".encode(), 0)
         yield
     finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _lock(path: Path) -> int:
+    """Handle of the lock file, locked."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The holder before may have removed the file between the two lines above.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), path.stat()):
+                    return handle
+        except BlockingIOError as error:
+            holder = os.pread(handle, 300, 0).decode(errors="replace") or "another process"
+            os.close(handle)
+            raise StoreError(
+                f"{path.parent}: another process is writing this store ({holder}). Wait for it, "
+                "or choose another folder",
+                path=path.parent,
+            ) from error
+        except BaseException:
+            os.close(handle)
+            raise
         os.close(handle)
 
 
 def replace_durably(path: Path, content: bytes) -> None:
     """Write a small file in one atomic step."""
     temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
 
 
@@ -70,6 +104,11 @@ class BlockFiles:
         Subfolder and columns of each array.
     rows, block_rows : int
         Rows of the arrays, and of a block.
+
+    Raises
+    ------
+    StoreError
+        An array that is there is damaged.
     """
 
     def __init__(
@@ -87,13 +126,17 @@ class BlockFiles:
         self._handles: list[int] = []
         self._headers: list[int] = []
         try:
-            for kind, columns in targets:
-                path = folder / kind / f"{name}.npy"
+            done = folder / "done" / name
+            done.parent.mkdir(exist_ok=True)
+            arrays = [(folder / kind / f"{name}.npy", columns) for kind, columns in targets]
+            if not all(path.exists() for path, _ in arrays):
+                # Marks whose vectors are gone would pass zeros off as results.
+                done.unlink(missing_ok=True)
+                sync_folder(done.parent)
+            for path, columns in arrays:
                 handle, header = _array_file(path, (rows, columns))
                 self._handles.append(handle)
                 self._headers.append(header)
-            done = folder / "done" / name
-            done.parent.mkdir(exist_ok=True)
             self._done = _open_sized(done, blocks)
             self._handles.append(self._done)
             sync_folder(done.parent)
@@ -129,14 +172,17 @@ class BlockFiles:
 
     def finish(self, block: int, contents: Sequence[NDArray[np.float32]]) -> None:
         """Write the rows of a block in each array, wait for the disk, then mark it done."""
-        start, _ = self.rows_of(block)
+        start, stop = self.rows_of(block)
         arrays = zip(self._handles, self._headers, self._columns, contents, strict=False)
         for handle, header, columns, content in arrays:
             data = np.ascontiguousarray(content, dtype="<f4")
+            if data.shape != (stop - start, columns):
+                # It would be written over the block beside it.
+                raise ValueError(f"a block of {stop - start} rows of {columns}: {data.shape}")
             _write_all(handle, data.tobytes(), header + start * columns * 4)
-            os.fdatasync(handle)
+            _sync_data(handle)
         _write_all(self._done, b"\1", block)
-        os.fdatasync(self._done)
+        _sync_data(self._done)
 
     def _close(self) -> None:
         for handle in self._handles:
@@ -146,33 +192,61 @@ class BlockFiles:
 
 def _array_file(path: Path, shape: tuple[int, int]) -> tuple[int, int]:
     """Handle of a float32 .npy file of this shape, and the size of its header."""
+    written = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        written, {"descr": "<f4", "fortran_order": False, "shape": shape}
+    )
+    header = written.getvalue()
+    size = len(header) + shape[0] * shape[1] * 4
     path.parent.mkdir(exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
     if not path.exists():
-        with temporary.open("wb") as file:
-            np.lib.format.write_array_header_1_0(
-                file, {"descr": "<f4", "fortran_order": False, "shape": shape}
-            )
-            header = file.tell()
-            if size := shape[0] * shape[1] * 4:
-                os.posix_fallocate(file.fileno(), 0, header + size)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    with path.open("rb") as file:
-        np.lib.format.read_magic(file)
-        np.lib.format.read_array_header_1_0(file)
-        header = file.tell()
+        temporary = path.with_name(f".{path.name}.new")
+        try:
+            with temporary.open("wb") as file:
+                file.write(header)
+                file.flush()
+                _take_room(file.fileno(), size)
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
     sync_folder(path.parent)
-    return os.open(path, os.O_RDWR), header
+    handle = os.open(path, os.O_RDWR)
+    found = os.fstat(handle).st_size
+    if found != size or os.pread(handle, len(header), 0) != header:
+        os.close(handle)
+        raise StoreError(
+            f"{path}: expected an array of shape {shape} in {size} bytes, found {found} bytes of "
+            "something else. Remove this file: its blocks are then computed again",
+            path=path,
+        )
+    return handle, len(header)
+
+
+def _take_room(handle: int, size: int) -> None:
+    """Make a file this long, with its blocks on the disk where the file system can do that."""
+    allocate = getattr(os, "posix_fallocate", None)
+    if allocate is not None:
+        try:
+            allocate(handle, 0, size)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+    os.ftruncate(handle, size)
 
 
 def _open_sized(path: Path, size: int) -> int:
-    """Handle of a file of this many bytes, zero where it is new."""
+    """Handle of a file of this many bytes, zero where it is new.
+
+    It takes its room, too: a mark that does not fit on the disk costs the block.
+    """
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         if os.fstat(handle).st_size != size:
-            os.ftruncate(handle, size)
+            os.ftruncate(handle, min(size, os.fstat(handle).st_size))
+            _take_room(handle, size)
             os.fsync(handle)
     except BaseException:
         os.close(handle)

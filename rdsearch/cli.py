@@ -78,6 +78,9 @@ def main() -> None:
 @click.argument("sample", type=FASTA, nargs=-1, required=True)
 @family_option()
 @members_option
+@click.option(
+    "--proteins", "count", type=click.IntRange(1), help="Use only the first so many. [default: all]"
+)
 @click.option("-o", "--output", type=OUTPUT, required=True, help="Chain file to write.")
 @EMBEDDING
 @PROGRESS
@@ -85,6 +88,7 @@ def fit(
     sample: tuple[str, ...],
     family_name: str,
     members: list[str] | None,
+    count: int | None,
     output: Path,
     threads: int | None,
     quiet: bool,
@@ -99,7 +103,9 @@ def fit(
     from rdsearch import api
 
     with working(threads, quiet) as progress:
-        chain = api.fit(sample, family_name, members, progress=progress, **embedding)
+        chain = api.fit(
+            sample, family_name, members, proteins=count, progress=progress, **embedding
+        )
         output.parent.mkdir(parents=True, exist_ok=True)
         chain.save(output)
     lines = [

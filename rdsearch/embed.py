@@ -9,7 +9,6 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TypeVar
@@ -18,7 +17,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rdsearch.batches import DEFAULT_OVERLAP, LONGEST_WINDOW, Window, coverage, pack, windows
+from rdsearch.batches import (
+    DEFAULT_OVERLAP,
+    LONGEST_WINDOW,
+    Statistics,
+    Window,
+    coverage,
+    pack,
+    size,
+    windows,
+)
 from rdsearch.devices import DTYPES, Model, devices_named, dtype_named, out_of_memory
 from rdsearch.errors import EmbeddingError, InputError
 from rdsearch.esm2 import LETTERS, tokenise
@@ -39,28 +47,6 @@ _Floats = NDArray[np.float32]
 _Result = TypeVar("_Result")
 # What goes through the model at once: one batch, or many where layers are streamed.
 _Group = list[list[Window]]
-
-
-@dataclass(slots=True)
-class Statistics:
-    """What an embedder has done so far.
-
-    Attributes
-    ----------
-    batches : int
-        Batches finished.
-    tokens, padding : int
-        All tokens in them, and those that were padding.
-    """
-
-    batches: int = 0
-    tokens: int = 0
-    padding: int = 0
-
-    @property
-    def padded_share(self) -> float:
-        """Padding in all tokens."""
-        return self.padding / self.tokens if self.tokens else 0.0
 
 
 class Embedder:
@@ -301,14 +287,14 @@ class Embedder:
                     left = [part for group in (group, *groups) for batch in group for part in batch]
                     groups = deque(self._groups(left))
                     continue
-                self._count(group)
+                self.statistics.count(group)
                 yield from zip(group, results, strict=True)
 
     def _groups(self, parts: Iterable[Window]) -> Iterator[_Group]:
         """One batch a group; where layers are streamed, as many as the group's budget holds."""
         group: _Group = []
         for batch in pack(list(parts), self._tokens_per_batch):
-            if group and _size([*group, batch]) > self._tokens_per_group:
+            if group and size([*group, batch]) > self._tokens_per_group:
                 yield group
                 group = []
             group.append(batch)
@@ -319,12 +305,6 @@ class Embedder:
     def _tokens_per_group(self) -> int:
         return self._tokens_per_batch * (STREAM_BATCHES if self._stream else 1)
 
-    def _count(self, group: _Group) -> None:
-        tokens = _size(group)
-        self.statistics.batches += len(group)
-        self.statistics.tokens += tokens
-        self.statistics.padding += tokens - sum(len(part) + 2 for batch in group for part in batch)
-
     def _shrink(self, member: Member, group: _Group) -> None:
         """Halve the budget after a group that memory did not hold."""
         if sum(map(len, group)) == 1:
@@ -334,9 +314,8 @@ class Embedder:
                 "--stream-layers",
                 member=member.name,
             )
-        # Groups that were under way when the budget was halved fail once more; one alone may be
-        # longer than the budget.
-        if _size(group) <= self._tokens_per_group or sum(map(len, group)) == 1:
+        # A larger one was under way when the budget was halved before.
+        if size(group) <= self._tokens_per_group:
             self._tokens_per_batch = max(1, self._tokens_per_batch // 2)
             _LOGGER.warning(
                 "member %s: out of memory; going on with %d tokens a batch",
@@ -403,8 +382,3 @@ def _long(cut: Sequence[Sequence[Window]]) -> Iterator[tuple[int, Sequence[Windo
 
 def _tokens(sequences: Sequence[str], batch: Sequence[Window]) -> torch.Tensor:
     return tokenise([sequences[part.sequence][part.start : part.stop] for part in batch])
-
-
-def _size(group: _Group) -> int:
-    """Tokens of a group, padding included; a batch begins with its longest window."""
-    return sum(len(batch) * (len(batch[0]) + 2) for batch in group)

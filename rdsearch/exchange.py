@@ -7,9 +7,10 @@ vectors.parquet                  columns accession and vector (fixed-size list o
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rdsearch.errors import InputError
+from rdsearch import hdf5file
+from rdsearch.errors import InputError, StoreError
+from rdsearch.fingerprints import Fingerprints
 from rdsearch.manifest import sync_folder
 from rdsearch.store import Store
 
@@ -47,10 +50,9 @@ def export_store(store: Store, path: str | Path, tier: str | None = None) -> Non
     InputError
         Unknown suffix or tier.
     StoreError
-        The store has no rd embeddings.
+        The store has no rd embeddings, or the file cannot be written.
     """
-    names = store.tiers
-    dims = sum(store.rd(slice(0, 0), tier).shape[1:]) if names else 0
+    dims = store.rd(slice(0, 0), tier).shape[1]
 
     def blocks() -> _Blocks:
         records = store.records()
@@ -73,6 +75,13 @@ def write_vectors(path: Path, blocks: _Blocks, rows: int, dims: int) -> None:
         Vectors of shape (block, dims), float32.
     rows, dims : int
         Rows of all blocks together, and their width.
+
+    Raises
+    ------
+    InputError
+        Unknown suffix; an id that is there twice.
+    StoreError
+        The file cannot be written.
     """
     writers: dict[str, Callable[[Path, _Blocks, int, int], None]] = {
         ".npy": _write_npy,
@@ -82,26 +91,55 @@ def write_vectors(path: Path, blocks: _Blocks, rows: int, dims: int) -> None:
     }
     if path.suffix not in writers:
         raise InputError(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}")
-    path.parent.mkdir(parents=True, exist_ok=True)
     with completed(path) as temporary:
-        writers[path.suffix](temporary, blocks, rows, dims)
+        writers[path.suffix](temporary, _once_each(path, blocks), rows, dims)
         if path.suffix == ".npy":
+            # New names must never stand beside old vectors.
+            path.unlink(missing_ok=True)
             _ids_beside(temporary).replace(_ids_beside(path))
 
 
-@contextmanager
+@contextlib.contextmanager
 def completed(path: Path) -> Iterator[Path]:
-    """A temporary sibling that takes the name of `path` when everything is written."""
+    """A temporary sibling that takes the name of `path` when everything is written.
+
+    Raises
+    ------
+    StoreError
+        It cannot be written. What was at `path` before is still there.
+    """
     temporary = path.with_name(f".{path.stem}.new{path.suffix}")
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-        _ids_beside(temporary).unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+            _ids_beside(temporary).unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"{path}: it cannot be written ({error.strerror or error}). Make room or mend the "
+            "permission, then run the same command again",
+            path=path,
+        ) from error
+
+
+def _once_each(path: Path, blocks: _Blocks) -> _Blocks:
+    """The blocks, as long as no id comes twice: a reader could not tell which vector is meant."""
+    known = Fingerprints()
+    for ids, vectors in blocks:
+        for name in ids:
+            _, new = known.add(hashlib.sha256(name.encode()).digest()[:16])
+            if not new:
+                raise InputError(
+                    f"{path}: the accession {name} is there twice: expected one vector a protein. "
+                    "Give each protein its own accession"
+                )
+        yield ids, vectors
 
 
 def _ids_beside(path: Path) -> Path:
@@ -115,16 +153,15 @@ def _write_npy(path: Path, blocks: _Blocks, rows: int, dims: int) -> None:
         for ids, vectors in blocks:
             file.write(np.ascontiguousarray(vectors, dtype="<f4").tobytes())
             names.writelines(f"{name}\n" for name in ids)
+        names.flush()
+        os.fsync(names.fileno())
 
 
 def _write_hdf5(path: Path, blocks: _Blocks, rows: int, dims: int) -> None:
-    import h5py
-
-    with h5py.File(path, "w") as file:
+    with hdf5file.Hdf5Writer(path) as file:
         for ids, vectors in blocks:
             for name, vector in zip(ids, vectors, strict=True):
-                # A slash would make a group of what stands before it.
-                file.create_dataset(name.replace("/", "_"), data=vector)
+                file.add([name], vector)
 
 
 def _write_parquet(path: Path, blocks: _Blocks, rows: int, dims: int) -> None:
@@ -191,11 +228,15 @@ def read_vectors(path: str | Path, ids: str | Path | None = None) -> tuple[list[
         seen: set[str] = set()
         twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
         raise InputError(f"{path}: the id {twice} is there twice: expected one vector a protein")
-    for start in range(0, len(names), _BLOCK):
-        finite = np.isfinite(vectors[start : start + _BLOCK]).all(axis=1)
-        if not finite.all():
-            name = names[start + int(np.argmin(finite))]
-            raise InputError(f"{path}: the vector of {name} has values that are not finite")
+    with np.errstate(over="ignore"):
+        for start in range(0, len(names), _BLOCK):
+            block = vectors[start : start + _BLOCK].astype(np.float32, copy=False)
+            finite = np.isfinite(block).all(axis=1)
+            if not finite.all():
+                name = names[start + int(np.argmin(finite))]
+                raise InputError(
+                    f"{path}: the vector of {name} has values that are not finite in float32"
+                )
     return names, vectors.astype(np.float32, copy=False)
 
 
@@ -205,34 +246,44 @@ def _read_npy(path: Path, ids: Path | None) -> tuple[list[str], Any]:
         raise InputError(
             f"{path}: the names of its rows are missing: expected {beside}, one a line (--ids)"
         )
-    vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    return beside.read_text(encoding="utf-8").split(), vectors
+    # It maps .npy files and refuses what np.load would take for an archive or unpickle.
+    vectors = np.lib.format.open_memmap(path, mode="r")
+    lines = map(str.strip, beside.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line], vectors
 
 
 def _read_hdf5(path: Path, _: Path | None) -> tuple[list[str], Any]:
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        names = list(file)
-        vectors = []
-        for name in names:
-            item = file[name]
-            if not isinstance(item, h5py.Dataset) or item.ndim != 1:
-                raise InputError(f"{path}: {name} is not one vector (a 1-D dataset)")
-            vectors.append(np.asarray(item, dtype=np.float32))
-    widths = {len(vector) for vector in vectors}
-    if len(widths) > 1:
-        raise InputError(f"{path}: its vectors differ in length: {sorted(widths)[:_SHOWN]}")
-    return names, np.stack(vectors) if vectors else np.empty((0, 0), np.float32)
+    return hdf5file.read_vectors(path)
 
 
 def _read_parquet(path: Path, _: Path | None) -> tuple[list[str], Any]:
+    import pyarrow as pa
     from pyarrow import parquet
 
+    schema = parquet.read_schema(path)
+    if not {"accession", "vector"} <= set(schema.names):
+        raise InputError(
+            f"{path}: expected columns accession and vector, found {', '.join(schema.names)}"
+        )
+    kind = schema.field("vector").type
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if not (lists or pa.types.is_fixed_size_list(kind)):
+        raise InputError(f"{path}: expected the column vector to hold lists, found {kind}")
     table = parquet.read_table(path, columns=["accession", "vector"])
-    column = table["vector"].combine_chunks()
-    flat = column.flatten().to_numpy(zero_copy_only=False)
-    rows = len(column)
-    if rows and len(flat) % rows:
-        raise InputError(f"{path}: its vectors differ in length")
-    return table["accession"].to_pylist(), flat.reshape(rows, -1)
+    names = table["accession"].to_pylist()
+    if not all(isinstance(name, str) for name in names):
+        raise InputError(
+            f"{path}: expected the column accession to hold text, found "
+            f"{schema.field('accession').type} with {table['accession'].null_count} nulls"
+        )
+    if nulls := table["vector"].null_count:
+        raise InputError(f"{path}: {nulls} of its vectors are null; expected one a protein")
+    widths, values = set(), []
+    # Chunk by chunk: the offsets of a list column, put together, may not fit 32 bits.
+    for chunk in table["vector"].chunks:
+        widths |= set(chunk.value_lengths().unique().to_pylist())
+        values.append(chunk.flatten().to_numpy(zero_copy_only=False))
+    if len(widths) != 1:
+        what = f"differ in length: {sorted(widths)[:_SHOWN]}" if widths else "are none"
+        raise InputError(f"{path}: its vectors {what}; expected one of the same length a protein")
+    return names, np.concatenate(values).reshape(len(names), widths.pop())

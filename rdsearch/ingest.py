@@ -131,13 +131,27 @@ class Proteins:
         return hashlib.sha256(self.sha256.tobytes()).hexdigest()
 
     def sequences(self, start: int, stop: int) -> list[str]:
-        """Sequences of a range of rows."""
-        return [
-            self._text[offset : offset + length].tobytes().decode()
-            for offset, length in zip(
-                self._offsets[start:stop].tolist(), self.lengths[start:stop].tolist(), strict=True
-            )
-        ]
+        """Sequences of a range of rows, compared with their SHA-256.
+
+        Raises
+        ------
+        StoreError
+            The file was changed since it was written.
+        """
+        offsets, lengths = self._offsets[start:stop].tolist(), self.lengths[start:stop].tolist()
+        places = zip(offsets, lengths, strict=True)
+        letters = [self._text[offset : offset + length].tobytes() for offset, length in places]
+        for row, (sequence, sha256) in enumerate(
+            zip(letters, self.sha256[start:stop], strict=True), start
+        ):
+            if hashlib.sha256(sequence).digest() != sha256.tobytes():
+                raise StoreError(
+                    f"{self._folder / PROTEINS}: the sequence of row {row} is not the one that "
+                    "was written. Remove this store and embed again",
+                    path=self._folder / PROTEINS,
+                    row=row,
+                )
+        return [sequence.decode() for sequence in letters]
 
     def records(self) -> Iterator[Record]:
         """Every record, in the order of the input."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,8 @@ from rdsearch.chain import Chain
 from rdsearch.errors import EmbeddingError, InputError
 from rdsearch.exchange import completed
 from rdsearch.fasta import Record
+from rdsearch.fingerprints import Fingerprints
+from rdsearch.hdf5file import Hdf5Writer
 
 if TYPE_CHECKING:
     from rdsearch.embed import Embedder
@@ -23,10 +27,19 @@ __all__ = ["BLOCK_RESIDUES", "write_residues"]
 _PRECISIONS = ("float16", "float32")
 
 #: Residues whose embeddings are in memory together. Every member is loaded once a block, so that
-#: a block is large: 2.1 GB at the full width of ESM-2 15B.
+#: a block is large: 2.1 GB at the full width of ESM-2 15B. A longer protein is a block by itself.
 BLOCK_RESIDUES = 100_000
 
 _Floats = NDArray[np.float32]
+
+
+@dataclass(slots=True)
+class _Block:
+    """New sequences with the accessions of each, and accessions of sequences written before."""
+
+    sequences: dict[str, list[str]] = field(default_factory=dict)
+    again: list[tuple[str, str]] = field(default_factory=list)
+    residues: int = 0
 
 
 def write_residues(
@@ -40,8 +53,8 @@ def write_residues(
 ) -> int:
     """Write one dataset an accession, shape (length, dims), at the root of an HDF5 file.
 
-    Identical sequences are embedded once in a block of sequences; their accessions share one
-    dataset. The file gets its name when it is complete.
+    Identical sequences are embedded once; their accessions share one dataset. The file gets its
+    name when it is complete.
 
     Parameters
     ----------
@@ -66,20 +79,19 @@ def write_residues(
         Unknown precision; an accession that comes twice.
     EmbeddingError
         A value does not fit float16.
+    StoreError
+        The file cannot be written.
     """
-    import h5py
-
     if precision not in _PRECISIONS:
         raise InputError(
             f"there is no precision {precision!r}; choose from {', '.join(_PRECISIONS)}"
         )
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     count = 0
-    with completed(path) as temporary, h5py.File(temporary, "w") as file:
+    with completed(path) as temporary, Hdf5Writer(temporary) as file:
         for block in _blocks(records):
-            embedded = _embed(list(block), embedder, chain, progress)
-            for names, residues in zip(block.values(), embedded, strict=True):
+            embedded = _embed(list(block.sequences), embedder, chain, progress)
+            for names, residues in zip(block.sequences.values(), embedded, strict=True):
                 with np.errstate(over="ignore"):
                     stored = residues.astype(precision)
                 if not np.isfinite(stored).all():
@@ -88,31 +100,33 @@ def write_residues(
                         "float32 (--precision float32)",
                         accession=names[0],
                     )
-                if twice := [name for name in names if name in file]:
-                    raise InputError(
-                        f"{twice[0]} is in the input twice: expected one protein for each accession"
-                    )
-                data = file.create_dataset(names[0], data=stored)
-                for name in names[1:]:
-                    file[name] = data
+                file.add(names, stored)
                 count += len(names)
+            for name, first in block.again:
+                file.link(name, first)
+                count += 1
     return count
 
 
-def _blocks(records: Iterable[Record]) -> Iterator[dict[str, list[str]]]:
-    """Distinct sequences of about `BLOCK_RESIDUES`, with the names of each."""
-    block: dict[str, list[str]] = {}
-    residues = 0
+def _blocks(records: Iterable[Record]) -> Iterator[_Block]:
+    """Blocks of about `BLOCK_RESIDUES` new residues."""
+    known, firsts = Fingerprints(), []
+    block = _Block()
     for record in records:
-        if record.sequence not in block:
-            if block and residues + len(record.sequence) > BLOCK_RESIDUES:
+        sequence = record.sequence
+        number, new = known.add(hashlib.sha256(sequence.encode()).digest()[:16])
+        if new:
+            firsts.append(record.accession)
+            if block.sequences and block.residues + len(sequence) > BLOCK_RESIDUES:
                 yield block
-                block, residues = {}, 0
-            residues += len(record.sequence)
-        # A slash would make an HDF5 group of what stands before it.
-        name = record.accession.replace("/", "_")
-        block.setdefault(record.sequence, []).append(name)
-    if block:
+                block = _Block()
+            block.sequences[sequence] = [record.accession]
+            block.residues += len(sequence)
+        elif sequence in block.sequences:
+            block.sequences[sequence].append(record.accession)
+        else:
+            block.again.append((record.accession, firsts[number]))
+    if block.sequences or block.again:
         yield block
 
 
@@ -120,14 +134,13 @@ def _embed(
     sequences: Sequence[str], embedder: Embedder, chain: Chain, progress: Progress | None
 ) -> list[_Floats]:
     """rd embeddings of the residues of each sequence; members run one after the other."""
-    done: list[_Floats] = []
+    boundaries = chain.boundaries
+    done = [np.empty((len(sequence), boundaries[-1]), np.float32) for sequence in sequences]
     for i, member in enumerate(chain.members):
         report = None if progress is None else progress.stage(member.name, len(sequences))
-        parts: dict[int, _Floats] = {}
+        below = boundaries[i - 1] if i else 0
         for position, own in embedder.residues(member, sequences, progress=report):
-            parts[position] = chain.part(i, done[position] if i else None, own)
-        done = [
-            parts[k] if not i else np.concatenate([done[k], parts[k]], axis=1)
-            for k in range(len(sequences))
-        ]
+            rd = done[position]
+            base = np.ascontiguousarray(rd[:, :below]) if i else None
+            rd[:, below : boundaries[i]] = chain.part(i, base, own)
     return done

@@ -1,10 +1,12 @@
 """The embedding store: a folder of vectors that a killed process can go on with.
 
-    manifest.json         what the store is; names input, options, chain, and block size
+    manifest.json         what the store is: input, options, chain, block size; checksums of every
+                          file once it is finished; nothing but the format while the input is read
     proteins.fasta, …     its proteins (see `rdsearch.ingest`)
     parts/8M.npy …        with a chain: the dimensions that each member adds, float32
     members/8M.npy …      the member's own pooled vectors, without a chain or when they are kept
     done/8M               one byte for each block of rows: 1 when it is on disk
+    .lock                 while a process writes: which one
 
 Tier *i* of the rd embedding is the first *i* parts side by side. A block counts as done only after
 its vectors are durable; an unfinished block is computed again, from the same sequences in the same
@@ -34,7 +36,12 @@ __all__ = ["FORMAT", "FORMAT_VERSION", "MANIFEST", "Store", "read_manifest", "sh
 FORMAT = "rdsearch store"
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-_READ_ROWS = 65_536
+# What `Store.blocks` reads at a time.
+_READ_BYTES = 128 << 20
+# What a manifest holds as soon as the input is read.
+_FACTS = {
+    "block_rows", "chain", "embedding", "family", "input", "keep_members", "members", "rows",
+}  # fmt: skip
 
 _Floats = NDArray[np.float32]
 
@@ -90,6 +97,14 @@ class Store:
                 f"rdsearch embed PROTEINS.fasta --chain CHAIN -o {path}",
                 path=path,
             )
+        if "input" not in manifest:
+            raise StoreError(
+                f"{path}: this store is not finished: the proteins were not read to the end. The "
+                "same rdsearch embed command begins again",
+                path=path,
+                done=0,
+                total=None,
+            )
         if "files" not in manifest:
             done, total = _finished_blocks(path, manifest)
             raise StoreError(
@@ -127,6 +142,11 @@ class Store:
     def records(self) -> Iterator[Record]:
         """Every protein, in the order of the input."""
         return self._proteins.records()
+
+    @property
+    def accessions(self) -> list[str]:
+        """Accession of each record, in the order of `records`. Reads the whole file."""
+        return [record.accession for record in self.records()]
 
     def rd(
         self, rows: slice | NDArray[np.integer] = slice(None), tier: str | None = None
@@ -184,9 +204,11 @@ class Store:
         return np.array(self._array("members", name)[rows])
 
     def blocks(self, tier: str | None = None) -> Iterator[_Floats]:
-        """rd embeddings of all rows, block by block."""
-        for start in range(0, self.n_rows, _READ_ROWS):
-            yield self.rd(slice(start, start + _READ_ROWS), tier)
+        """rd embeddings of all rows, block by block of about 128 MB."""
+        dims = self.rd(slice(0, 0), tier).shape[1]
+        rows = max(1, _READ_BYTES // (4 * dims))
+        for start in range(0, self.n_rows, rows):
+            yield self.rd(slice(start, start + rows), tier)
 
     def applied(self, chain: Chain) -> Store:
         """The same proteins under another chain, computed from the kept member vectors.
@@ -234,7 +256,15 @@ class Store:
             Names the file that differs.
         """
         for name, facts in self._manifest["files"].items():
-            if sha256_of(self.path / name) != facts["sha256"]:
+            try:
+                found = sha256_of(self.path / name)
+            except OSError as error:
+                raise StoreError(
+                    f"{self.path / name}: it cannot be read ({error.strerror}). Restore it or "
+                    "embed again",
+                    path=self.path / name,
+                ) from error
+            if found != facts["sha256"]:
                 raise StoreError(
                     f"{self.path / name}: its SHA-256 is not the one in the manifest. Restore it "
                     "or embed again",
@@ -272,13 +302,25 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: it cannot be read ({error})", path=path) from error
+        raise StoreError(
+            f"{path}: it cannot be read ({error}). Restore it, or choose another folder", path=path
+        ) from error
     if not isinstance(table, dict) or table.get("format") != FORMAT:
-        raise StoreError(f"{path}: expected the manifest of a store", path=path)
+        found = table.get("format") if isinstance(table, dict) else None
+        raise StoreError(
+            f"{path}: expected the manifest of a store (format {FORMAT!r}), found {found!r}. "
+            "Choose another folder",
+            path=path,
+        )
     if table.get("format_version") != FORMAT_VERSION:
         raise StoreError(
             f"{path}: the store has format version {table.get('format_version')}, this rdsearch "
             f"reads {FORMAT_VERSION}. Install another rdsearch",
+            path=path,
+        )
+    if "input" in table and (lacking := sorted(_FACTS - table.keys())):
+        raise StoreError(
+            f"{path}: it lacks {', '.join(lacking)}. Restore it, or embed into another folder",
             path=path,
         )
     return table

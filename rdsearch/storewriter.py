@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,10 +14,17 @@ from numpy.typing import NDArray
 
 from rdsearch import blockfile, ingest
 from rdsearch.chain import Chain
-from rdsearch.errors import ChainMismatchError, InputError, StoreError, StoreMismatchError
+from rdsearch.errors import (
+    ChainMismatchError,
+    EmbeddingError,
+    InputError,
+    StoreError,
+    StoreMismatchError,
+)
 from rdsearch.family import Family, Member
 from rdsearch.fasta import Record
 from rdsearch.ingest import Proteins
+from rdsearch.manifest import sync_folder
 from rdsearch.progress import Progress
 from rdsearch.store import FORMAT, FORMAT_VERSION, MANIFEST, Store, read_manifest, sha256_of
 
@@ -24,6 +32,9 @@ __all__ = ["BLOCK_ROWS", "PoolingEmbedder", "write_store"]
 
 #: Rows that are embedded and made durable together.
 BLOCK_ROWS = 1024
+
+# Values of a manifest up to here are shown whole; a SHA-256 is longer.
+_SHOWN = 60
 
 
 class PoolingEmbedder(Protocol):
@@ -83,11 +94,17 @@ def write_store(
     StoreError
         It holds something else, is being written by another process, cannot be written, or the
         disk is full. Finished blocks stay.
+    EmbeddingError
+        The embedder gave other than one finite vector of the member's width for each sequence.
     """
     folder = Path(folder)
+    _refuse_foreign(folder)
     try:
+        new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
-        with blockfile.locked(folder):
+        with _unless_empty(folder, new), blockfile.locked(folder):
+            if new:
+                sync_folder(folder.parent)
             manifest = _begin(folder, records, embedder, chain, keep_members, block_rows)
             if "files" not in manifest:
                 for i, member in enumerate(embedder.members):
@@ -133,16 +150,19 @@ def _begin(
         "block_rows": block_rows,
     }
     found = read_manifest(folder)
-    if found is None:
-        _clear(folder)
-        wanted["input"] = ingest.write(folder, records)
-        wanted["rows"] = len(Proteins(folder).lengths)
-        _write_manifest(folder, wanted)
+    if found is None or "input" not in found:
+        # From here on the files in the folder are known to be this store's.
+        _write_manifest(folder, {"format": FORMAT, "format_version": FORMAT_VERSION})
+        try:
+            wanted["input"] = ingest.write(folder, records)
+            wanted["rows"] = len(Proteins(folder).lengths)
+            _write_manifest(folder, wanted)
+        except BaseException:
+            _discard(folder)
+            raise
         return wanted
     wanted["input"] = ingest.digest(records)
-    differences = {
-        name: (found.get(name), value) for name, value in wanted.items() if found.get(name) != value
-    }
+    differences = dict(_differences({name: found.get(name) for name in wanted}, wanted))
     if differences:
         text = "; ".join(
             f"{name}: {_brief(old)} there, {_brief(new)} now"
@@ -190,6 +210,9 @@ def _fill(
         for block in pending:
             start, stop = files.rows_of(block)
             pooled = embedder.pool(member, proteins.sequences(start, stop), progress=advance)
+            # A chain refuses another width itself.
+            width = pooled.shape[-1] if chain is not None else member.width
+            _check(pooled, member, (stop - start, width))
             contents = {"members": pooled}
             if chain is not None:
                 base = np.concatenate([part[start:stop] for part in before], axis=1) if i else None
@@ -197,9 +220,29 @@ def _fill(
             files.finish(block, [contents[kind] for kind, _ in targets])
 
 
-def _clear(folder: Path) -> None:
-    """Remove what a process left that died before there was a manifest; nothing else."""
-    own = {ingest.PROTEINS, *(f"{name}.npy" for name in ingest.ARRAYS), f".{MANIFEST}.new"}
+def _check(pooled: NDArray[np.float32], member: Member, shape: tuple[int, int]) -> None:
+    """Refuse vectors that would damage a store."""
+    if pooled.shape != shape:
+        raise EmbeddingError(
+            f"member {member.name}: expected vectors of shape {shape}, the embedder gave "
+            f"{pooled.shape}. Check the embedder",
+            member=member.name,
+        )
+    if not np.isfinite(pooled).all():
+        raise EmbeddingError(
+            f"member {member.name}: the embedder gave values that are not finite. Check its "
+            "weights, or embed in float32",
+            member=member.name,
+        )
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Nothing is written to, or removed from, a folder that holds anything but a store."""
+    if folder.exists() and not folder.is_dir():
+        raise StoreError(f"{folder} is a file: a store is a folder. Choose another name")
+    if not folder.exists() or read_manifest(folder) is not None:
+        return
+    own = {blockfile.LOCK, f".{MANIFEST}.new"}
     foreign = sorted(path.name for path in folder.iterdir() if path.name not in own)
     if foreign:
         raise StoreError(
@@ -207,8 +250,24 @@ def _clear(folder: Path) -> None:
             "another folder",
             path=folder,
         )
-    for path in folder.iterdir():
-        path.unlink()
+
+
+@contextlib.contextmanager
+def _unless_empty(folder: Path, new: bool) -> Iterator[None]:
+    """Leave no empty folder behind after an error."""
+    try:
+        yield
+    except BaseException:
+        if new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _discard(folder: Path) -> None:
+    """Remove a store whose input could not be read; the manifest last."""
+    for name in (ingest.PROTEINS, *(f"{name}.npy" for name in ingest.ARRAYS), MANIFEST):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _describe(folder: Path) -> dict[str, dict[str, Any]]:
@@ -225,9 +284,25 @@ def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     blockfile.replace_durably(folder / MANIFEST, content)
 
 
+def _differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """Names and values of what differs, as deep in the tables as it can be named."""
+    if isinstance(old, list) and isinstance(new, list):
+        before, after = ({entry["name"]: entry for entry in entries} for entries in (old, new))
+        if list(before) == list(after):
+            old, new = before, after
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in dict.fromkeys([*new, *old]):
+            deeper = f"{name}.{key}" if name else key
+            yield from _differences(old.get(key), new.get(key), deeper)
+    elif old != new:
+        yield name, (old, new)
+
+
 def _brief(value: Any) -> str:
     """A value of a manifest, short enough for a message."""
+    if value is None:
+        return "none"
     if isinstance(value, list):
         value = ", ".join(entry["name"] for entry in value)
     text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 40 else text[:12] + "…"
+    return text if len(text) <= _SHOWN else text[:12] + "…"

@@ -130,8 +130,8 @@ def fetch(member: Member, folder: Path) -> Path:
         raise WeightsError(
             f"the weights of member {member.name} are missing: {path.name} is not in "
             f"{' or '.join(map(str, dict.fromkeys([folder, *folders()])))}, and {member.url} "
-            f"cannot be downloaded ({error}). Download it on a machine with network and put it there, or "
-            "give its folder with --weights",
+            f"cannot be downloaded ({error}). Download it on a machine with network and put it "
+            "there, or give its folder with --weights",
             member=member.name,
             path=path,
             url=member.url,

@@ -7,13 +7,17 @@ writes the store that the crash tests kill.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from rdsearch.chain import Chain
 from rdsearch.family import Family, Member
@@ -85,6 +89,23 @@ def chain(seed: int = 0) -> Chain:
     moments = Moments([member.width for member in FAMILY.members])
     moments.update(rows)
     return Chain.fit(moments, FAMILY.name, FAMILY.members)
+
+
+@contextlib.contextmanager
+def tmpfs(folder: Path, size: str) -> Iterator[Path]:
+    """A file system of a few KB; skips the test where that is not permitted."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("needs mount")
+    if done.returncode:
+        pytest.skip("needs the permission to mount a tmpfs")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def main() -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
 import h5py
 import numpy as np
+import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
@@ -17,7 +22,7 @@ from rdsearch.fasta import read
 from rdsearch.imported import store_from_vectors
 from rdsearch.residuefile import write_residues
 from rdsearch.storewriter import write_store
-from tests.stored import BLOCK_ROWS, FAMILY, FakeEmbedder, chain, records
+from tests.stored import BLOCK_ROWS, FAMILY, FakeEmbedder, chain, records, tmpfs
 
 SUFFIXES = [".npy", ".h5", ".hdf5", ".parquet"]
 
@@ -28,6 +33,12 @@ def store(tmp_path_factory):
     return write_store(
         folder, records(), FakeEmbedder(), chain(), keep_members=True, block_rows=BLOCK_ROWS
     )
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    with tmpfs(tmp_path / "disk", "64k") as folder:
+        yield folder
 
 
 def by_accession(store, tier=None):
@@ -49,6 +60,52 @@ def test_what_is_written_is_read(tmp_path, store, suffix, tier, monkeypatch):
         np.testing.assert_array_equal(vector, expected[name])
     beside = {path.name, "vectors.ids.txt"} if suffix == ".npy" else {path.name}
     assert {file.name for file in tmp_path.iterdir()} == beside
+
+
+def test_a_slash_in_an_accession_survives_hdf5(tmp_path):
+    path = tmp_path / "v.h5"
+    exchange.write_vectors(path, iter([(["P1/3-9", "P2"], np.eye(2, 3, dtype="f4"))]), 2, 3)
+    ids, vectors = read_vectors(path)
+    assert dict(zip(ids, vectors.tolist(), strict=True)) == {"P1/3-9": [1, 0, 0], "P2": [0, 1, 0]}
+    with h5py.File(path) as file:
+        assert sorted(file) == ["P1_3-9", "P2"]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_an_accession_that_comes_twice_is_not_written(tmp_path, suffix):
+    blocks = iter([(["a"], np.zeros((1, 3), np.float32)), (["a"], np.ones((1, 3), np.float32))])
+    with pytest.raises(InputError, match="accession a is there twice"):
+        exchange.write_vectors(tmp_path / f"v{suffix}", blocks, 2, 3)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_full_disk_leaves_what_was_there(tmp_path, suffix, small_disk, capfd):
+    path = small_disk / f"v{suffix}"
+    exchange.write_vectors(path, iter([(["a"], np.ones((1, 3), np.float32))]), 1, 3)
+    before = {file.name: file.read_bytes() for file in small_disk.iterdir()}
+    noise = np.random.default_rng(0).standard_normal((100, 1000)).astype("f4")
+    blocks = (([f"{i}-{k}" for k in range(100)], noise) for i in range(5))
+    with pytest.raises(StoreError, match=r"cannot be written .*No space left on device"):
+        exchange.write_vectors(path, blocks, 500, 1000)
+    assert {file.name: file.read_bytes() for file in small_disk.iterdir()} == before
+    assert capfd.readouterr().err == ""  # HDF5 alone writes a traceback for each open object
+
+
+def test_new_ids_never_stand_beside_old_vectors(tmp_path, monkeypatch):
+    path = tmp_path / "v.npy"
+    exchange.write_vectors(path, iter([(["a"], np.zeros((1, 3), np.float32))]), 1, 3)
+    replace_file = Path.replace
+
+    def once(source, target):
+        replace_file(source, target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", once)
+    with pytest.raises(KeyboardInterrupt):
+        exchange.write_vectors(path, iter([(["b"], np.ones((1, 3), np.float32))]), 1, 3)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_vectors(path)
 
 
 def test_other_tools_can_read_them(tmp_path, store):
@@ -138,6 +195,13 @@ def test_files_that_are_no_vectors_are_named(tmp_path):
     expect("of int64")
     np.save(tmp_path / "v.npy", np.array([{}, {}], dtype=object), allow_pickle=True)
     expect("cannot be read")
+    np.save(tmp_path / "v.npy", np.full((2, 3), 1e300))
+    expect("the vector of a has values that are not finite in float32")
+    (tmp_path / "v.npy").write_bytes(b"")
+    expect("cannot be read")
+    np.savez(tmp_path / "v.npz", good)
+    (tmp_path / "v.npz").rename(tmp_path / "v.npy")
+    expect("cannot be read")
     for suffix in SUFFIXES:
         path = tmp_path / f"garbage{suffix}"
         path.write_bytes(b"garbage" * 50)
@@ -154,6 +218,42 @@ def test_files_that_are_no_vectors_are_named(tmp_path):
     with h5py.File(tmp_path / "w.h5", "w") as file:
         file["a"] = good
     expect("a is not one vector", tmp_path / "w.h5")
+    with h5py.File(tmp_path / "x.h5", "w"):
+        pass
+    expect("no dataset in it", tmp_path / "x.h5")
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        # As many numbers as two vectors of three.
+        ({"accession": ["a", "b"], "vector": [[1.0, 2.0], [3.0, 4.0, 5.0, 6.0]]}, r": \[2, 4\]"),
+        ({"accession": ["a", "b", "c"], "vector": [[1.0], None, [2.0]]}, "1 of its vectors are nu"),
+        ({"accession": ["a", "b"], "vector": [[1.0], [None]]}, "the vector of b has values"),
+        ({"accession": ["a", None], "vector": [[1.0], [2.0]]}, "hold text, found string with 1 nu"),
+        ({"accession": [1, 2], "vector": [[1.0], [2.0]]}, "hold text, found int64"),
+        ({"accession": ["a"], "vector": ["x"]}, "hold lists, found string"),
+        ({"accession": ["a"], "vector": [["x"]]}, "row of floating point numbers"),
+        ({"id": ["a"], "embedding": [[1.0]]}, "accession and vector, found id, embedding"),
+        ({"accession": pa.array([], "string"), "vector": pa.array([], pa.list_(pa.float32()))},
+         "its vectors are none"),
+    ],
+)  # fmt: skip
+def test_parquet_that_is_no_vectors_is_named(tmp_path, columns, words):
+    path = tmp_path / "v.parquet"
+    parquet.write_table(pa.table(columns), path)
+    with pytest.raises(InputError, match=words):
+        read_vectors(path)
+
+
+def test_parquet_of_plain_lists_in_many_chunks(tmp_path):
+    path = tmp_path / "v.parquet"
+    expected = np.arange(60.0).reshape(20, 3)
+    table = pa.table({"accession": [f"P{i}" for i in range(20)], "vector": expected.tolist()})
+    parquet.write_table(table, path, row_group_size=6)
+    ids, vectors = read_vectors(path)
+    assert ids == table["accession"].to_pylist()
+    np.testing.assert_array_equal(vectors, expected)
 
 
 def test_a_store_without_a_chain_has_no_rd_vectors(tmp_path):
@@ -209,7 +309,7 @@ def test_residues_in_half_precision(residues, tmp_path, monkeypatch):
         write_residues(tmp_path / "x.h5", chosen * 2, embedder, short)
 
     def huge(i, base, vectors):
-        return np.full((len(vectors), 1), 1e6, np.float32)
+        return np.full((len(vectors), (64, 32)[i]), 1e6, np.float32)
 
     monkeypatch.setattr(short, "part", huge)
     with pytest.raises(EmbeddingError, match="beyond float16's range"):
@@ -217,3 +317,30 @@ def test_residues_in_half_precision(residues, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="no precision 'int8'"):
         write_residues(tmp_path / "x.h5", chosen, embedder, short, precision="int8")
     assert [file.name for file in tmp_path.iterdir()] == ["h.h5"]
+
+
+def test_residues_of_identical_sequences_are_computed_once(residues, tmp_path, monkeypatch):
+    _, chosen, embedder, short = residues
+    monkeypatch.setattr("rdsearch.residuefile.BLOCK_RESIDUES", 300)
+    seen = []
+    compute = embedder.residues
+
+    def counted(member, sequences, **options):
+        seen.extend((member.name, sequence) for sequence in sequences)
+        return compute(member, sequences, **options)
+
+    monkeypatch.setattr(embedder, "residues", counted)
+    copies = [replace(record, accession=f"{record.accession}/copy") for record in chosen[:12]]
+    assert write_residues(tmp_path / "r.h5", [*chosen, *copies], embedder, short) == 25
+    assert len(seen) == len(set(seen)) == 2 * 12
+    with h5py.File(tmp_path / "r.h5") as file:
+        for record in chosen[:12]:
+            assert file[f"{record.accession}_copy"] == file[record.accession]
+
+
+def test_residues_on_a_full_disk(residues, small_disk):
+    subprocess.run(["mount", "-o", "remount,size=64k", str(small_disk)], check=True)
+    _, chosen, embedder, short = residues
+    with pytest.raises(StoreError, match="No space left on device"):
+        write_residues(small_disk / "r.h5", chosen, embedder, short)
+    assert list(small_disk.iterdir()) == []

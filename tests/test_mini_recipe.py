@@ -139,6 +139,18 @@ def test_representations_are_fair_esms(recipe):
     )
 
 
+def test_saves_what_it_loads(recipe, tmp_path):
+    _, model = recipe
+    saved = model.MiniESM2(1, 16, 2)
+    saved.initialise(torch.Generator().manual_seed(4))
+    model.save(saved, tmp_path / "m.safetensors")
+    loaded = model.load(tmp_path / "m.safetensors")
+    assert loaded.shape == saved.shape
+    for name, value in saved.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value.half().float()), name
+    assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
+
+
 def test_masks_as_bert_does(recipe, proteins):
     train, model = recipe
     some = train.read(proteins)

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
+import itertools
 import json
 import multiprocessing
+import os
+import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from rdsearch import ingest
-from rdsearch.blockfile import locked
+from rdsearch import blockfile, ingest
+from rdsearch.blockfile import LOCK, locked
 from rdsearch.builder import build
-from rdsearch.errors import ChainMismatchError, InputError, StoreError, StoreMismatchError
+from rdsearch.errors import (
+    ChainMismatchError,
+    EmbeddingError,
+    InputError,
+    StoreError,
+    StoreMismatchError,
+)
 from rdsearch.index import open as open_index
 from rdsearch.store import Store
 from rdsearch.storewriter import write_store
-from tests.stored import BLOCK_ROWS, FAMILY, FakeEmbedder, chain, records, vector
+from tests.stored import BLOCK_ROWS, FAMILY, FakeEmbedder, chain, records, tmpfs, vector
 
 
 def write(folder, embedder=None, **changes):
@@ -58,6 +70,7 @@ def test_holds_the_chains_output_of_each_distinct_sequence(tmp_path):
 def test_records_come_back(tmp_path):
     store = write(tmp_path / "s")
     assert list(store.records()) == records()
+    assert store.accessions == [record.accession for record in records()]
     rows = [distinct().index(record.sequence) for record in records()]
     assert store.accession_rows.tolist() == rows
 
@@ -98,16 +111,18 @@ def test_a_finished_store_is_not_computed_again(tmp_path):
     [
         ({"records": records(seed=1)}, "input"),
         ({"records": records()[::-1]}, "input"),
-        ({"embedder": FakeEmbedder(dtype="bfloat16")}, "embedding"),
-        ({"embedder": FakeEmbedder(window="500")}, "embedding"),
+        ({"embedder": FakeEmbedder(dtype="bfloat16")}, "embedding.dtype"),
+        ({"embedder": FakeEmbedder(window="500")}, "embedding.window"),
+        ({"embedder": FakeEmbedder(layers="streamed")}, "embedding.layers"),
         ({"chain": chain(seed=1)}, "chain"),
-        ({"chain": None}, "chain"),
+        ({"chain": None}, "chain"),  # which keeps the members
         ({"keep_members": True}, "keep_members"),
         ({"block_rows": 9}, "block_rows"),
     ],
 )
 @pytest.mark.parametrize("finished", [True, False])
 def test_other_input_or_options_are_refused(tmp_path, change, named, finished):
+    also = ["keep_members"] if change == {"chain": None} else []
     embedder = FakeEmbedder()
     if finished:
         write(tmp_path / "s", embedder)
@@ -118,7 +133,7 @@ def test_other_input_or_options_are_refused(tmp_path, change, named, finished):
     before = contents(tmp_path / "s")
     with pytest.raises(StoreMismatchError, match=rf"{named}: .* there, .* now") as caught:
         write(tmp_path / "s", **change)
-    assert named in caught.value.facts["differences"]
+    assert list(caught.value.facts["differences"]) == [named, *also]
     assert contents(tmp_path / "s") == before
 
 
@@ -130,14 +145,177 @@ def test_a_foreign_folder_is_refused_and_untouched(tmp_path):
     assert contents(tmp_path / "s") == {"thesis.txt": b"years"}
 
 
-def test_leftovers_of_a_crash_before_the_manifest_are_cleared(tmp_path):
-    folder = tmp_path / "s"
-    folder.mkdir()
-    for name in (ingest.PROTEINS, "row_sha256.npy", ".manifest.json.new"):
-        (folder / name).write_bytes(b"half")
-    write(folder)
+def test_the_users_own_proteins_are_not_taken_for_leftovers(tmp_path):
+    own = tmp_path / "data" / ingest.PROTEINS
+    own.parent.mkdir()
+    own.write_text(">mine\nMKV\n")
+    with pytest.raises(StoreError, match=r"proteins\.fasta is in it"):
+        write(own.parent)
+    assert contents(own.parent) == {ingest.PROTEINS: b">mine\nMKV\n"}
+    with pytest.raises(StoreError, match="is a file"):
+        write(own)
+
+
+def test_values_that_differ_are_both_shown(tmp_path):
+    write(tmp_path / "s")
+    other = FakeEmbedder(dtype="bfloat16", window="500")
+    with pytest.raises(StoreMismatchError) as caught:
+        write(tmp_path / "s", other)
+    assert "embedding.dtype: float32 there, bfloat16 now; " in str(caught.value)
+    assert "embedding.window: 1022 there, 500 now" in str(caught.value)
+    fewer = FakeEmbedder()
+    fewer.members = FAMILY.members[:2]
+    with pytest.raises(StoreMismatchError, match="members: a, b, c there, a, b now"):
+        write(tmp_path / "s", fewer, chain=None)
+    wider = FakeEmbedder()
+    wider.members = (*FAMILY.members[:2], replace(FAMILY.members[2], width=8))
+    with pytest.raises(StoreMismatchError, match=r"members\.c\.width: 9 there, 8 now"):
+        write(tmp_path / "s", wider, chain=None)
+
+
+def test_input_that_breaks_off_leaves_nothing(tmp_path):
+    def broken():
+        yield from records()[:30]
+        raise InputError("line 61 is no protein")
+
+    with pytest.raises(InputError, match="line 61"):
+        write(tmp_path / "s", records=broken())
+    assert not (tmp_path / "s").exists()
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(InputError, match="line 61"):
+        write(tmp_path / "mine", records=broken())
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
+class _Crash:
+    """Ends a forked process without ceremony, after so many of its steps to the disk."""
+
+    STEPS = ("fsync", "replace", "unlink", "open", "pwrite", "posix_fallocate")
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+        for name in self.STEPS:
+            if hasattr(os, name):
+                setattr(os, name, self.counted(getattr(os, name)))
+        blockfile._sync_data = os.fsync
+
+    def counted(self, step):
+        def call(*args, **options):
+            if self.left == 0:
+                os._exit(9)
+            self.left -= 1
+            return step(*args, **options)
+
+        return call
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_crash_at_every_step_to_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # a killed process is no power failure
+    monkeypatch.setattr(blockfile, "_sync_data", os.fsync)
+    made, used = chain(), records(12)
+    options = {"chain": made, "records": used, "keep_members": True}
+    write(tmp_path / "whole", **options)
+    expected = contents(tmp_path / "whole")
+    folder, log = tmp_path / "s", tmp_path / "log"
+    for after in itertools.count():
+        log.write_text("")
+        child = os.fork()
+        if not child:
+            _Crash(after)
+            try:
+                write(folder, FakeEmbedder(log), **options)
+            finally:
+                os._exit(0)
+        _, status = os.waitpid(child, 0)
+        done = {
+            (member.name, block)
+            for member in FAMILY.members
+            if (folder / "done" / member.name).exists()
+            for block, mark in enumerate((folder / "done" / member.name).read_bytes())
+            if mark
+        }
+        embedder = FakeEmbedder()
+        write(folder, embedder, **options)
+        assert contents(folder) == expected, after
+        first = list(dict.fromkeys(record.sequence for record in used))[::BLOCK_ROWS]
+        again = {(name, first.index(block[0])) for name, block in embedder.calls}
+        assert not done & again, after
+        if os.waitstatus_to_exitcode(status) == 0:
+            break
+        shutil.rmtree(folder)
+    assert after > 50
+
+
+def _stopped(folder, calls):
+    embedder = FakeEmbedder()
+    embedder.fail_at = calls
+    with pytest.raises(KeyboardInterrupt):
+        write(folder, embedder)
+
+
+def test_an_array_that_is_gone_is_computed_again(tmp_path):
+    _stopped(tmp_path / "s", 10)
+    (tmp_path / "s" / "parts" / "a.npy").unlink()
+    embedder = FakeEmbedder()
+    write(tmp_path / "s", embedder)
+    assert [name for name, _ in embedder.calls] == ["a"] * 7 + ["b"] * 4 + ["c"] * 7
     write(tmp_path / "whole")
-    assert contents(folder) == contents(tmp_path / "whole")
+    assert contents(tmp_path / "s") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("damage", ["cut", "other"])
+def test_a_damaged_array_of_an_unfinished_store_is_named(tmp_path, damage):
+    _stopped(tmp_path / "s", 3)
+    array = tmp_path / "s" / "parts" / "a.npy"
+    array.write_bytes(array.read_bytes()[:-4] if damage == "cut" else b"x" * array.stat().st_size)
+    with pytest.raises(StoreError, match=r"a\.npy: expected an array of shape \(54, 4\)"):
+        write(tmp_path / "s")
+
+
+def test_damaged_proteins_are_not_embedded(tmp_path):
+    _stopped(tmp_path / "s", 3)
+    proteins = tmp_path / "s" / ingest.PROTEINS
+    content = bytearray(proteins.read_bytes())
+    at = content.find(records()[40].sequence.encode())
+    content[at] = ord("X")
+    proteins.write_bytes(content)
+    row = distinct().index(records()[40].sequence)
+    with pytest.raises(StoreError, match=f"the sequence of row {row} is not the one"):
+        write(tmp_path / "s")
+
+
+@pytest.mark.parametrize("with_chain", [True, False])
+def test_an_embedder_that_is_wrong_is_named(tmp_path, with_chain):
+    class Wrong(FakeEmbedder):
+        def pool(self, member, sequences, *, progress=None):
+            return self.spoil(super().pool(member, sequences))
+
+    embedder = Wrong()
+    made = chain() if with_chain else None
+    for embedder.spoil, words in [
+        (lambda vectors: vectors[:-1], r"shape \(8, 4\), the embedder gave \(7, 4\)"),
+        (lambda vectors: vectors[:, 1:], r"shape \((8|rows), 4\).* \(8, 3\)"),
+        (lambda vectors: vectors / np.float32(0), "not finite"),
+    ]:
+        with pytest.raises((EmbeddingError, InputError), match=words), np.errstate(divide="ignore"):
+            write(tmp_path / "s", embedder, chain=made)
+    write(tmp_path / "s", chain=made)
+
+
+def test_without_room_taken_beforehand(tmp_path, monkeypatch):
+    """File systems and systems that cannot do that."""
+    write(tmp_path / "whole")
+
+    def refuse(*_):
+        raise OSError(errno.EOPNOTSUPP, "not supported")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    write(tmp_path / "s")
+    monkeypatch.delattr(os, "posix_fallocate")
+    write(tmp_path / "t")
+    assert contents(tmp_path / "s") == contents(tmp_path / "t") == contents(tmp_path / "whole")
 
 
 def _hold(folder, ready, release):
@@ -154,11 +332,29 @@ def test_a_second_writer_is_refused(tmp_path):
     holder = context.Process(target=_hold, args=(folder, ready, release))
     holder.start()
     assert ready.wait(60)
-    with pytest.raises(StoreError, match="another process is writing"):
+    with pytest.raises(StoreError, match=rf"is writing this store \(process {holder.pid} on "):
         write(folder)
     holder.kill()  # the lock goes with the process
     holder.join()
     write(folder)
+
+
+def test_a_lock_on_a_file_that_is_gone_is_no_lock(tmp_path, monkeypatch):
+    """The writer before removes the file between this one's opening and locking it."""
+    take, taken = fcntl.flock, []
+
+    def late(handle, operation):
+        if not taken:
+            (tmp_path / LOCK).unlink()
+        taken.append(handle)
+        take(handle, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with locked(tmp_path):
+        assert len(taken) == 2
+        with pytest.raises(StoreError, match="another process"), locked(tmp_path):
+            pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_chain_from_kept_members(tmp_path):
@@ -193,11 +389,14 @@ def test_damage_is_named(tmp_path):
             Store.open(copy)
         whole[len(whole) // 2] ^= 1
         file.write_bytes(whole)
+        opened = Store.open(copy)
         with pytest.raises(StoreError, match=file.name):
-            Store.open(copy).verify()
+            opened.verify()
         file.unlink()
         with pytest.raises(StoreError, match="no file"):
             Store.open(copy)
+        with pytest.raises(StoreError, match="cannot be read"):
+            opened.verify()
         shutil.rmtree(copy)
     store.verify()
 
@@ -209,6 +408,9 @@ def test_manifests_that_are_no_stores(tmp_path):
     for text, words in [
         ("{", "cannot be read"),
         ("[]", "expected the manifest of a store"),
+        (json.dumps({"format": "rdsearch index"}), "found 'rdsearch index'"),
+        (json.dumps({"format": "rdsearch store", "format_version": 1, "input": ""}), "lacks block"),
+        (json.dumps({"format": "rdsearch store", "format_version": 1}), "were not read to the end"),
         (json.dumps({"format": "rdsearch store", "format_version": 9}), "format version 9"),
     ]:
         manifest.write_text(text)
@@ -224,29 +426,28 @@ def test_an_empty_input_is_refused(tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 64 KB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)],
-        capture_output=True, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        pytest.skip("needs the permission to mount a tmpfs")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with tmpfs(tmp_path / "disk", "8k") as folder:
+        yield folder
 
 
-def test_a_full_disk_is_named_and_loses_nothing(tmp_path, small_disk):
-    options = {"records": records(700), "keep_members": True}
-    embedder = FakeEmbedder()
-    with pytest.raises(StoreError, match=r"No space left on device.*run the same command again"):
-        write(small_disk / "s", embedder, **options)
-    subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
-    write(small_disk / "s", embedder, **options)
-    assert len(embedder.calls) == len(set(embedder.calls))
-    write(tmp_path / "whole", **options)
-    assert contents(small_disk / "s") == contents(tmp_path / "whole")
+@pytest.mark.parametrize("keep_members", [True, False])
+def test_a_full_disk_is_named_and_loses_nothing(tmp_path, small_disk, keep_members):
+    """The disk grows page by page, so that it is full in every phase once."""
+    folder, embedder = small_disk / "s", FakeEmbedder()
+    stopped_at = set()
+    for pages in range(2, 60):
+        subprocess.run(["mount", "-o", f"remount,size={4 * pages}k", str(small_disk)], check=True)
+        try:
+            write(folder, embedder, keep_members=keep_members)
+            break
+        except StoreError as error:
+            message = str(error)
+        assert re.search(r"No space left on device\).*run the same command again", message)
+        stopped_at.add(len(embedder.calls))
+    assert {0, 7, 14} <= stopped_at  # before each member; its arrays take their room first
+    assert len(embedder.calls) == len(set(embedder.calls)) == 21
+    write(tmp_path / "whole", keep_members=keep_members)
+    assert contents(folder) == contents(tmp_path / "whole")
 
 
 def test_a_read_only_disk_is_named(small_disk):
