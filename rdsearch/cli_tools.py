@@ -30,15 +30,22 @@ def weights_list(family_name: str, folder: Path | None) -> None:
     Example:
       rdsearch weights list --weights /data/esm2
     """
-    from rdsearch.weights import folders, locate
+    from rdsearch.weights import describe
 
-    lines = []
-    for member in family.get(family_name).members:
-        path = locate(member, folder)
-        size = "" if path is None else f"{path.stat().st_size / 1e6:,.1f} MB"
-        lines.append((member.name, member.checkpoint, size, path or "not on this machine"))
-    click.echo(tabulate(lines, headers=("member", "checkpoint", "size", "path")))
-    say("looked in " + ", ".join(map(str, folders(folder))))
+    found = [(member, describe(member, folder)) for member in family.get(family_name).members]
+    lines = [
+        (
+            member.name,
+            member.checkpoint,
+            "" if there.size is None else f"{there.size / 1e6:,.1f} MB",
+            there.fingerprint or "",
+            there.path or "not on this machine",
+        )
+        for member, there in found
+    ]
+    headers = ("member", "checkpoint", "size", "fingerprint", "path")
+    click.echo(tabulate(lines, headers=headers, disable_numparse=True))
+    say("looked in " + ", ".join(map(str, found[0][1].looked_in)))
 
 
 @weights.command("path")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import tokenize
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -29,6 +30,12 @@ __all__ = ["SUFFIXES", "completed", "export_store", "read_vectors", "write_vecto
 SUFFIXES = (".npy", ".h5", ".hdf5", ".parquet")
 _BLOCK = 16_384
 _SHOWN = 3
+
+# What the libraries raise on a damaged file: h5py RuntimeError, NumPy's header reader the others.
+_DAMAGE = (
+    *(OSError, ValueError, KeyError, TypeError, RuntimeError, OverflowError, MemoryError),
+    *(SyntaxError, tokenize.TokenError),
+)
 
 _Floats = NDArray[np.float32]
 _Blocks = Iterator[tuple[Sequence[str], _Floats]]
@@ -161,7 +168,7 @@ def _write_hdf5(path: Path, blocks: _Blocks, rows: int, dims: int) -> None:
     with hdf5file.Hdf5Writer(path) as file:
         for ids, vectors in blocks:
             for name, vector in zip(ids, vectors, strict=True):
-                file.add([name], vector)
+                file.add(name, vector)
 
 
 def _write_parquet(path: Path, blocks: _Blocks, rows: int, dims: int) -> None:
@@ -215,8 +222,10 @@ def read_vectors(path: str | Path, ids: str | Path | None = None) -> tuple[list[
         names, vectors = readers[path.suffix](path, None if ids is None else Path(ids))
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: the vectors cannot be read ({error})") from error
+    except _DAMAGE as error:
+        raise InputError(
+            f"{path}: the vectors cannot be read ({error}). Restore the file, or write it again"
+        ) from error
     if vectors.ndim != 2 or vectors.dtype.kind != "f":
         raise InputError(
             f"{path}: expected one row of floating point numbers a protein, found shape "

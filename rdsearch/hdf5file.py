@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from rdsearch.errors import InputError
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["Hdf5Writer", "read_vectors"]
+__all__ = ["Hdf5Writer", "read_vectors", "twice"]
 
 # Where a dataset's name is not the accession; bio_embeddings writes the same attribute.
 _ORIGINAL = "original_id"
@@ -56,23 +56,18 @@ class Hdf5Writer:
             self._disk.close()
         self._disk.check()
 
-    def add(self, accessions: Sequence[str], content: NDArray[np.floating]) -> None:
-        """Write one dataset under one or more names.
+    def add(self, accession: str, content: NDArray[np.floating]) -> None:
+        """Write the dataset of an accession.
 
         Raises
         ------
         InputError
             An accession that is there already.
         """
-        data = None
-        for accession in accessions:
-            name = self._new_name(accession)
-            if data is None:
-                data = self._file.create_dataset(name, data=content)
-                if name != accession:
-                    data.attrs[_ORIGINAL] = accession
-            else:
-                self._file[name] = data
+        name = self._new_name(accession)
+        data = self._file.create_dataset(name, data=content)
+        if name != accession:
+            data.attrs[_ORIGINAL] = accession
         self._disk.check()
 
     def link(self, accession: str, first: str) -> None:
@@ -89,12 +84,17 @@ class Hdf5Writer:
     def _new_name(self, accession: str) -> str:
         name = _dataset_name(accession)
         if name in self._file:
-            raise InputError(
-                f"{accession} is in the input twice: expected one protein for each accession "
-                "(in HDF5 a slash counts as an underscore)",
-                accession=accession,
-            )
+            raise twice(accession)
         return name
+
+
+def twice(accession: str) -> InputError:
+    """The error for an accession that would need two datasets."""
+    return InputError(
+        f"{accession} is in the input twice: expected one protein for each accession (in HDF5 a "
+        "slash counts as an underscore)",
+        accession=accession,
+    )
 
 
 def _dataset_name(accession: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,11 @@ from rdsearch.storewriter import write_store
 __all__ = ["store_from_vectors"]
 
 _SHOWN = 3
+# Rows that are looked at together.
+_BLOCK = 16_384
 
 _Floats = NDArray[np.float32]
+_Rows = NDArray[np.int64]
 
 
 def store_from_vectors(
@@ -54,13 +57,14 @@ def store_from_vectors(
     Raises
     ------
     InputError
-        Wrong widths or members, a protein without a vector or the other way round, two
-        different vectors for one sequence.
+        Wrong widths or members, a protein without a vector or the other way round, an id that is
+        there twice, two different vectors for one sequence, values that are not finite.
     StoreMismatchError, StoreError
         As `write_store`.
     """
     raw = isinstance(vectors, Mapping)
-    arrays = dict(vectors) if isinstance(vectors, Mapping) else {"rd": vectors}
+    given = vectors if isinstance(vectors, Mapping) else {"rd": vectors}
+    arrays = {name: np.asanyarray(array) for name, array in given.items()}
     expected = (
         {member.name: member.width for member in chain.members}
         if raw
@@ -78,8 +82,13 @@ def store_from_vectors(
                 f"the {name} vectors must have shape ({len(ids)}, {width}){advice}; found "
                 f"{arrays[name].shape}"
             )
+        if arrays[name].dtype.kind != "f":
+            raise InputError(
+                f"the {name} vectors must be floating point numbers; found {arrays[name].dtype}"
+            )
     listed = list(records)
     known = _Lookup(chain, arrays, _rows(listed, ids, arrays))
+    _check_finite(arrays, known.rows, ids)
     made_by: Any = chain if raw else _Sliced(chain)
     return write_store(folder, listed, known, made_by)
 
@@ -89,6 +98,10 @@ def _rows(
 ) -> dict[str, int]:
     """Row of each sequence's vector."""
     numbers = {name: row for row, name in enumerate(ids)}
+    if len(numbers) < len(ids):
+        # The last row of a name is in `numbers`; the one before it is what would be lost.
+        again = next(name for row, name in enumerate(ids) if numbers[name] != row)
+        raise InputError(f"the id {again} is there twice: expected one vector a protein")
     rows: dict[str, int] = {}
     used: set[int] = set()
     lacking = []
@@ -99,7 +112,10 @@ def _rows(
             continue
         used.add(row)
         first = rows.setdefault(record.sequence, row)
-        if any(not np.array_equal(array[first], array[row]) for array in arrays.values()):
+        if first != row and any(
+            not np.array_equal(array[first], array[row], equal_nan=True)
+            for array in arrays.values()
+        ):
             raise InputError(
                 f"{ids[first]} and {ids[row]} have one sequence and two different vectors: "
                 "expected one"
@@ -114,6 +130,26 @@ def _rows(
     return rows
 
 
+def _check_finite(arrays: Mapping[str, _Floats], rows: _Rows, ids: Sequence[str]) -> None:
+    """Refuse vectors that would damage a store, before there is one."""
+    for name, array in arrays.items():
+        for chosen, block in _blocks(array, rows):
+            finite = np.isfinite(block).all(axis=1)
+            if not finite.all():
+                raise InputError(
+                    f"the {name} vector of {ids[chosen[int(np.argmin(finite))]]} has values that "
+                    "are not finite in float32. Compute it again"
+                )
+
+
+def _blocks(array: _Floats, rows: _Rows) -> Iterator[tuple[_Rows, _Floats]]:
+    """Rows of an array that may be mapped from a file, in float32, some at a time."""
+    for start in range(0, len(rows), _BLOCK):
+        chosen = rows[start : start + _BLOCK]
+        with np.errstate(over="ignore"):
+            yield chosen, np.ascontiguousarray(array[chosen], dtype="<f4")
+
+
 class _Lookup:
     """Looks vectors up where an embedder would compute them."""
 
@@ -121,9 +157,13 @@ class _Lookup:
         self.family = Family(chain.family, chain.members)
         self.members = chain.members
         self._arrays, self._rows = arrays, rows
+        self.rows: _Rows = np.fromiter(rows.values(), np.int64, len(rows))
+        # In the order of the proteins: other ids for the same array are other vectors, and the
+        # same vectors in another order are not.
         content = hashlib.sha256()
-        for array in arrays.values():
-            content.update(np.ascontiguousarray(array).data)
+        for name in sorted(arrays):
+            for _, block in _blocks(arrays[name], self.rows):
+                content.update(block.data)
         # Queries are embedded here with these windows; how the vectors were made is not known.
         self.signature: dict[str, str | int] = {
             "dtype": "float32",

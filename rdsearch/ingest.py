@@ -84,7 +84,10 @@ def write(folder: Path, records: Iterable[Record]) -> str:
     )
     for name, content in zip(ARRAYS, contents, strict=True):
         with (folder / f"{name}.npy").open("wb") as file:
-            np.save(file, content, allow_pickle=False)
+            # `np.save` writes past Python's file: on a full disk it may lose the end in silence.
+            layout = np.lib.format.header_data_from_array_1_0(content)
+            np.lib.format.write_array_header_1_0(file, layout)
+            file.write(content.data)
             file.flush()
             os.fsync(file.fileno())
     return total.hexdigest()

@@ -16,7 +16,7 @@ from rdsearch.errors import EmbeddingError, InputError
 from rdsearch.exchange import completed
 from rdsearch.fasta import Record
 from rdsearch.fingerprints import Fingerprints
-from rdsearch.hdf5file import Hdf5Writer
+from rdsearch.hdf5file import Hdf5Writer, twice
 
 if TYPE_CHECKING:
     from rdsearch.embed import Embedder
@@ -35,9 +35,9 @@ _Floats = NDArray[np.float32]
 
 @dataclass(slots=True)
 class _Block:
-    """New sequences with the accessions of each, and accessions of sequences written before."""
+    """New sequences by their first accession, and further accessions with the first of each."""
 
-    sequences: dict[str, list[str]] = field(default_factory=dict)
+    sequences: dict[str, str] = field(default_factory=dict)
     again: list[tuple[str, str]] = field(default_factory=list)
     residues: int = 0
 
@@ -90,21 +90,20 @@ def write_residues(
     count = 0
     with completed(path) as temporary, Hdf5Writer(temporary) as file:
         for block in _blocks(records):
-            embedded = _embed(list(block.sequences), embedder, chain, progress)
-            for names, residues in zip(block.sequences.values(), embedded, strict=True):
+            embedded = _embed(list(block.sequences.values()), embedder, chain, progress)
+            for name, residues in zip(block.sequences, embedded, strict=True):
                 with np.errstate(over="ignore"):
                     stored = residues.astype(precision)
                 if not np.isfinite(stored).all():
                     raise EmbeddingError(
-                        f"{names[0]}: the embedding has values beyond {precision}'s range. Write "
+                        f"{name}: the embedding has values beyond {precision}'s range. Write "
                         "float32 (--precision float32)",
-                        accession=names[0],
+                        accession=name,
                     )
-                file.add(names, stored)
-                count += len(names)
+                file.add(name, stored)
             for name, first in block.again:
                 file.link(name, first)
-                count += 1
+            count += len(block.sequences) + len(block.again)
     return count
 
 
@@ -120,10 +119,10 @@ def _blocks(records: Iterable[Record]) -> Iterator[_Block]:
             if block.sequences and block.residues + len(sequence) > BLOCK_RESIDUES:
                 yield block
                 block = _Block()
-            block.sequences[sequence] = [record.accession]
+            if record.accession in block.sequences:
+                raise twice(record.accession)
+            block.sequences[record.accession] = sequence
             block.residues += len(sequence)
-        elif sequence in block.sequences:
-            block.sequences[sequence].append(record.accession)
         else:
             block.again.append((record.accession, firsts[number]))
     if block.sequences or block.again:

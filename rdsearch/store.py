@@ -38,10 +38,17 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 # What `Store.blocks` reads at a time.
 _READ_BYTES = 128 << 20
-# What a manifest holds as soon as the input is read.
-_FACTS = {
-    "block_rows", "chain", "embedding", "family", "input", "keep_members", "members", "rows",
-}  # fmt: skip
+# What a manifest holds as soon as the input is read, and as which type.
+_FACTS: dict[str, tuple[type, ...]] = {
+    "block_rows": (int,),
+    "chain": (str, type(None)),
+    "embedding": (dict,),
+    "family": (str,),
+    "input": (str,),
+    "keep_members": (bool,),
+    "members": (list,),
+    "rows": (int,),
+}
 
 _Floats = NDArray[np.float32]
 
@@ -323,4 +330,36 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
             f"{path}: it lacks {', '.join(lacking)}. Restore it, or embed into another folder",
             path=path,
         )
+    if damaged := sorted(_damaged(table)) if "input" in table else []:
+        raise StoreError(
+            f"{path}: its {', '.join(damaged)} cannot be right. Restore it, or embed into another "
+            "folder",
+            path=path,
+        )
     return table
+
+
+def _damaged(table: Mapping[str, Any]) -> Iterator[str]:
+    """Entries of a manifest that no store writes."""
+    wrong = [name for name, types in _FACTS.items() if type(table[name]) not in types]
+    yield from wrong
+    yield from (name for name in ("block_rows", "rows") if name not in wrong and table[name] < 1)
+    if "members" not in wrong:
+        try:
+            names = [Member(**entry).name for entry in table["members"]]
+            if not names or not all(isinstance(name, str) for name in names):
+                yield "members"
+        except (TypeError, InputError):
+            yield "members"
+    if "embedding" not in wrong and not all(
+        isinstance(value, str | int) for value in table["embedding"].values()
+    ):
+        yield "embedding"
+    files = table.get("files", {})
+    if not isinstance(files, dict) or not all(
+        isinstance(facts, dict)
+        and type(facts.get("size")) is int
+        and isinstance(facts.get("sha256"), str)
+        for facts in files.values()
+    ):
+        yield "files"

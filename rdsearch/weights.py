@@ -41,6 +41,7 @@ _SUFFIXES = (".pt", ".safetensors")
 _EMBEDDING = "embed_tokens.weight"
 _FINAL = ("emb_layer_norm_after.weight", "emb_layer_norm_after.bias")
 _TOKENS = 33
+_ZIP = b"PK\x03\x04"
 # What reading a damaged zip, pickle or tensor table can raise.
 _UNREADABLE = (
     ArithmeticError,
@@ -231,6 +232,7 @@ class Checkpoint:
     def read(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
         """These tensors as views of the file, which stays mapped as long as one of them lives.
 
+        A ``.pt`` of torch's format before 1.6 cannot be mapped and is read whole each time.
         Pages of the mapping that were read count as this process's memory: copy what is to be
         kept and let go of the views.
         """
@@ -323,7 +325,10 @@ class Checkpoint:
     def _content(self) -> dict[str, Any]:
         with torch.serialization.safe_globals([Namespace]):
             try:
-                content = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)
+                # Torch's format before 1.6 is no zip and cannot be mapped: it is read whole.
+                with self.path.open("rb") as file:
+                    mapped = file.read(len(_ZIP)) == _ZIP
+                content = torch.load(self.path, map_location="cpu", weights_only=True, mmap=mapped)
             except pickle.UnpicklingError as error:
                 raise self._wrong(
                     "it holds more than tensors and a Namespace and was not unpickled"

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import os
 from pathlib import Path
 
 import pytest
+
+# What the tests compute is small: threads that wait for each other cost more than they bring, and
+# on busy cores many times more. Processes that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _SHARED = Path(__file__).parents[2] / "shared"
 

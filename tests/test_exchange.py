@@ -307,6 +307,10 @@ def test_residues_in_half_precision(residues, tmp_path, monkeypatch):
 
     with pytest.raises(InputError, match="is in the input twice"):
         write_residues(tmp_path / "x.h5", chosen * 2, embedder, short)
+    for slashed in ("a/b", "a_b"), ("a_b", "a_b"):
+        clash = [replace(r, accession=name) for r, name in zip(chosen, slashed, strict=False)]
+        with pytest.raises(InputError, match="a_b is in the input twice"):
+            write_residues(tmp_path / "x.h5", clash, embedder, short)
 
     def huge(i, base, vectors):
         return np.full((len(vectors), (64, 32)[i]), 1e6, np.float32)

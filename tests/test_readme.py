@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+ALL_CORES = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
 
 
 def blocks(language: str) -> list[str]:
@@ -40,13 +41,13 @@ def test_commands_and_python_run(tmp_path):
     for name in ("rdsearch", "examples"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "indexes").mkdir()
-    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**ALL_CORES, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
     def run(*command: str) -> str:
         done = subprocess.run(
             command,
             cwd=tmp_path,
-            env={**os.environ, "PATH": programs},
+            env=environment,
             capture_output=True,
             text=True,
             timeout=1200,
@@ -71,7 +72,13 @@ def test_commands_and_python_run(tmp_path):
 )
 def test_make_demo():
     done = subprocess.run(
-        ["make", "demo"], cwd=ROOT, capture_output=True, text=True, timeout=1200, check=False
+        ["make", "demo"],
+        cwd=ROOT,
+        env=ALL_CORES,
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "G8F4P7" in done.stdout

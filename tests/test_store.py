@@ -434,11 +434,13 @@ def small_disk(tmp_path):
 def test_a_full_disk_is_named_and_loses_nothing(tmp_path, small_disk, keep_members):
     """The disk grows page by page, so that it is full in every phase once."""
     folder, embedder = small_disk / "s", FakeEmbedder()
+    # Arrays of several pages.
+    options = {"records": records(700), "block_rows": 90, "keep_members": keep_members}
     stopped_at = set()
-    for pages in range(2, 60):
+    for pages in range(2, 120):
         subprocess.run(["mount", "-o", f"remount,size={4 * pages}k", str(small_disk)], check=True)
         try:
-            write(folder, embedder, keep_members=keep_members)
+            write(folder, embedder, **options)
             break
         except StoreError as error:
             message = str(error)
@@ -446,7 +448,7 @@ def test_a_full_disk_is_named_and_loses_nothing(tmp_path, small_disk, keep_membe
         stopped_at.add(len(embedder.calls))
     assert {0, 7, 14} <= stopped_at  # before each member; its arrays take their room first
     assert len(embedder.calls) == len(set(embedder.calls)) == 21
-    write(tmp_path / "whole", keep_members=keep_members)
+    write(tmp_path / "whole", **options)
     assert contents(folder) == contents(tmp_path / "whole")
 
 

@@ -181,6 +181,25 @@ def test_content_that_is_not_a_members(tmp_path, change, message):
         Checkpoint.open(TINY, path)
 
 
+def test_a_checkpoint_in_torchs_old_format(tmp_path):
+    """No zip, so that it cannot be mapped: it is read whole."""
+    path = tmp_path / "old.pt"
+    content = fairesm.content(fairesm.random(TINY))
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    layer = Checkpoint.open(TINY, path).layer(1)
+    expected = content["model"]["encoder.sentence_encoder.layers.1.fc1.weight"]
+    assert torch.equal(layer["fc1.weight"], expected)
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights\n", b"PK\x03\x04", b"\x80\x02."], ids=repr)
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_file_that_is_no_checkpoint(tmp_path, content, suffix):
+    path = tmp_path / f"garbage{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"garbage.*not the checkpoint of member tiny"):
+        Checkpoint.open(TINY, path)
+
+
 class _Payload:
     """Unpickled, it makes a folder."""
 
