@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
-import itertools
 import json
 import multiprocessing
 import os
@@ -17,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rdsearch import blockfile, ingest
+from rdsearch import ingest
 from rdsearch.blockfile import LOCK, locked
 from rdsearch.builder import build
 from rdsearch.errors import (
@@ -185,67 +184,6 @@ def test_input_that_breaks_off_leaves_nothing(tmp_path):
     with pytest.raises(InputError, match="line 61"):
         write(tmp_path / "mine", records=broken())
     assert list((tmp_path / "mine").iterdir()) == []
-
-
-class _Crash:
-    """Ends a forked process without ceremony, after so many of its steps to the disk."""
-
-    STEPS = ("fsync", "replace", "unlink", "open", "pwrite", "posix_fallocate")
-
-    def __init__(self, after: int) -> None:
-        self.left = after
-        for name in self.STEPS:
-            if hasattr(os, name):
-                setattr(os, name, self.counted(getattr(os, name)))
-        blockfile._sync_data = os.fsync
-
-    def counted(self, step):
-        def call(*args, **options):
-            if self.left == 0:
-                os._exit(9)
-            self.left -= 1
-            return step(*args, **options)
-
-        return call
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_crash_at_every_step_to_the_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # a killed process is no power failure
-    monkeypatch.setattr(blockfile, "_sync_data", os.fsync)
-    made, used = chain(), records(12)
-    options = {"chain": made, "records": used, "keep_members": True}
-    write(tmp_path / "whole", **options)
-    expected = contents(tmp_path / "whole")
-    folder, log = tmp_path / "s", tmp_path / "log"
-    for after in itertools.count():
-        log.write_text("")
-        child = os.fork()
-        if not child:
-            _Crash(after)
-            try:
-                write(folder, FakeEmbedder(log), **options)
-            finally:
-                os._exit(0)
-        _, status = os.waitpid(child, 0)
-        done = {
-            (member.name, block)
-            for member in FAMILY.members
-            if (folder / "done" / member.name).exists()
-            for block, mark in enumerate((folder / "done" / member.name).read_bytes())
-            if mark
-        }
-        embedder = FakeEmbedder()
-        write(folder, embedder, **options)
-        assert contents(folder) == expected, after
-        first = list(dict.fromkeys(record.sequence for record in used))[::BLOCK_ROWS]
-        again = {(name, first.index(block[0])) for name, block in embedder.calls}
-        assert not done & again, after
-        if os.waitstatus_to_exitcode(status) == 0:
-            break
-        shutil.rmtree(folder)
-    assert after > 50
 
 
 def _stopped(folder, calls):

@@ -1,7 +1,9 @@
-"""SIGKILL a real writer at random moments: nothing finished is lost or done twice."""
+"""End a real writer at any moment: nothing finished is lost or done twice."""
 
 from __future__ import annotations
 
+import itertools
+import os
 import random
 import shutil
 import signal
@@ -12,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from rdsearch import blockfile
 from rdsearch.store import Store
-from tests.stored import BLOCK_ROWS, FAMILY, records
+from rdsearch.storewriter import write_store
+from tests.stored import BLOCK_ROWS, FAMILY, FakeEmbedder, chain, records
 
 ROOT = Path(__file__).parents[1]
 KILLS = 20
@@ -71,9 +75,67 @@ def test_killed_at_random_moments(tmp_path):
     Store.open(folder).verify()
 
 
-def same_files(folder: Path, whole: Path) -> None:
-    def contents(root: Path) -> dict[Path, bytes]:
-        files = (path for path in root.rglob("*") if path.is_file())
-        return {path.relative_to(root): path.read_bytes() for path in files}
+def contents(root: Path) -> dict[Path, bytes]:
+    files = (path for path in root.rglob("*") if path.is_file())
+    return {path.relative_to(root): path.read_bytes() for path in files}
 
+
+def same_files(folder: Path, whole: Path) -> None:
     assert contents(folder) == contents(whole)
+
+
+class _Crash:
+    """Ends a forked process without ceremony, after so many of its steps to the disk."""
+
+    STEPS = ("fsync", "replace", "unlink", "open", "pwrite", "posix_fallocate")
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+        for name in self.STEPS:
+            if hasattr(os, name):
+                setattr(os, name, self.counted(getattr(os, name)))
+        blockfile._sync_data = os.fsync
+
+    def counted(self, step):
+        def call(*args, **options):
+            if self.left == 0:
+                os._exit(9)
+            self.left -= 1
+            return step(*args, **options)
+
+        return call
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_crash_at_every_step_to_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # a killed process is no power failure
+    monkeypatch.setattr(blockfile, "_sync_data", os.fsync)
+    made, used = chain(), records(12)
+    options = {"chain": made, "records": used, "keep_members": True, "block_rows": BLOCK_ROWS}
+    write_store(tmp_path / "whole", embedder=FakeEmbedder(), **options)
+    expected = contents(tmp_path / "whole")
+    folder, log = tmp_path / "s", tmp_path / "log"
+    for after in itertools.count():
+        log.write_text("")
+        child = os.fork()
+        if not child:
+            _Crash(after)
+            try:
+                write_store(folder, embedder=FakeEmbedder(log), **options)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert code in (0, 9), after
+        done = finished(folder)
+        embedder = FakeEmbedder()
+        write_store(folder, embedder=embedder, **options)
+        assert contents(folder) == expected, after
+        first = list(dict.fromkeys(record.sequence for record in used))[::BLOCK_ROWS]
+        again = {(name, first.index(block[0])) for name, block in embedder.calls}
+        assert not done & again, after
+        if code == 0:
+            break
+        shutil.rmtree(folder)
+    assert after > 50
