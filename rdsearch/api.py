@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ from rdsearch.embed import Embedder
 from rdsearch.errors import InputError, StoreMismatchError
 from rdsearch.exchange import read_vectors
 from rdsearch.fasta import Record
+from rdsearch.fingerprints import Fingerprints
 from rdsearch.fitting import fit_chain
 from rdsearch.imported import store_from_vectors
 from rdsearch.progress import Progress
 from rdsearch.residuefile import write_residues
 from rdsearch.store import Store
-from rdsearch.storewriter import write_store
+from rdsearch.storewriter import BLOCK_ROWS, write_store
 
 __all__ = ["build", "embed_proteins", "embed_residues", "fit"]
 
@@ -32,8 +34,21 @@ Fasta = str | Path | Sequence[str | Path]
 
 
 def _records(proteins: Fasta) -> Iterator[Record]:
+    """Records of all files; a protein that stands in several of them counts once."""
     paths = [proteins] if isinstance(proteins, str | Path) else proteins
-    return (record for path in paths for record in fasta.read(path))
+    accessions, pairs = Fingerprints(), Fingerprints()
+    for path in paths:
+        for record in fasta.read(path):
+            named = blake2b(record.accession.encode(), digest_size=16)
+            new = accessions.add(named.digest())[1]
+            named.update(b"\0" + record.sequence.encode())
+            if pairs.add(named.digest())[1] and not new:
+                raise InputError(
+                    f"{path}: {record.accession} stands in another file with another sequence: "
+                    "expected one sequence for each accession"
+                )
+            if new:
+                yield record
 
 
 def _chain(chain: Chain | str | Path) -> Chain:
@@ -88,6 +103,7 @@ def embed_proteins(
     family_name: str = "esm2",
     members: Iterable[str] | None = None,
     keep_members: bool = False,
+    block_rows: int = BLOCK_ROWS,
     progress: Progress | None = None,
     **embedding: Any,
 ) -> Store:
@@ -106,6 +122,8 @@ def embed_proteins(
         Only without a chain, which has its own.
     keep_members : bool, optional
         Keep the members' own vectors too, so that another chain can be applied later.
+    block_rows : int, optional
+        Sequences that are made durable together: what a kill costs at most.
     progress : Progress, optional
     **embedding
         Options of `rdsearch.embed.Embedder`.
@@ -131,6 +149,7 @@ def embed_proteins(
         embedder,
         chain,
         keep_members=keep_members,
+        block_rows=block_rows,
         progress=progress,
     )
     _note_padding(embedder)

@@ -134,6 +134,13 @@ def fit(
 @members_option
 @click.option("-o", "--output", type=OUTPUT, required=True, help="Store folder, or HDF5 file.")
 @click.option("--keep-members", is_flag=True, help="Keep the members' own vectors too.")
+@click.option(
+    "--block-rows",
+    type=click.IntRange(1),
+    default=1024,
+    show_default=True,
+    help="Sequences that are made durable together: what a kill costs at most.",
+)
 @click.option("--per-residue", is_flag=True, help="rd embeddings of every residue, into HDF5.")
 @click.option("--tier", help="With --per-residue: cut the prefix here. [default: the last]")
 @click.option(
@@ -153,6 +160,7 @@ def embed(
     members: list[str] | None,
     output: Path,
     keep_members: bool,
+    block_rows: int,
     per_residue: bool,
     tier: str | None,
     precision: str,
@@ -192,6 +200,7 @@ def embed(
                 family_name=family_name,
                 members=members,
                 keep_members=keep_members,
+                block_rows=block_rows,
                 progress=progress,
                 **embedding,
             ).n_rows

@@ -171,6 +171,18 @@ def test_vectors_out_and_in(small, tmp_path):
     assert "holds a store of something else (members: 0.1M, 0.5M, 1.2M, 4.8M there" in err
 
 
+def test_a_protein_in_two_files_counts_once(small, tmp_path):
+    fasta, chain = small / "sample.fasta", small / "chain.safetensors"
+    first = fasta.read_text().split(">")[1]
+    (tmp_path / "again.fasta").write_text(f">{first}>new\nMKV\n")
+    (tmp_path / "other.fasta").write_text(f">{first.split()[0]}\nMKV\n")
+    options = ("--chain", chain, "--block-rows", "8")
+    _, err = run("embed", fasta, tmp_path / "again.fasta", *options, "-o", tmp_path / "v")
+    assert "41 sequences" in err
+    _, err = run("embed", fasta, tmp_path / "other.fasta", *options, "-o", tmp_path / "w", code=1)
+    assert "stands in another file with another sequence" in err
+
+
 def test_quiet_says_nothing(small, tmp_path):
     fasta, chain = small / "sample.fasta", small / "chain.safetensors"
     out, err = run("embed", fasta, "--chain", chain, "-o", tmp_path / "v", "--quiet")
