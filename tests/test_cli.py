@@ -106,6 +106,7 @@ def test_the_whole_path(small, tmp_path):
     assert "SHA-256" in err
 
 
+@pytest.mark.slow
 def test_build_from_fasta_leaves_only_the_index(small, tmp_path):
     target = tmp_path / "index"
     arguments = ("build", small / "sample.fasta", "--chain", small / "chain.safetensors")
@@ -117,6 +118,7 @@ def test_build_from_fasta_leaves_only_the_index(small, tmp_path):
     run("verify", target)
 
 
+@pytest.mark.slow
 def test_members_can_be_chosen(small, tmp_path):
     chain = tmp_path / "short.safetensors"
     _, err = run(
@@ -149,6 +151,7 @@ def test_ctrl_c_leaves_no_index_and_the_same_command_goes_on(small, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
 
 
+@pytest.mark.slow
 def test_vectors_out_and_in(small, tmp_path):
     fasta, chain = small / "sample.fasta", small / "chain.safetensors"
     run("embed", fasta, "--chain", chain, "--keep-members", "-o", tmp_path / "vectors")
@@ -171,6 +174,7 @@ def test_vectors_out_and_in(small, tmp_path):
     assert "holds a store of something else (members: 0.1M, 0.5M, 1.2M, 4.8M there" in err
 
 
+@pytest.mark.slow
 def test_a_protein_in_two_files_counts_once(small, tmp_path):
     fasta, chain = small / "sample.fasta", small / "chain.safetensors"
     first = fasta.read_text().split(">")[1]

@@ -23,6 +23,7 @@ def run(name: str, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_fit_and_transform():
     printed = run("01_fit_and_transform.py")
     assert printed.count(": True") == 4
