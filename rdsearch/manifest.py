@@ -24,6 +24,7 @@ __all__ = [
     "Manifest",
     "SegmentEntry",
     "TierEntry",
+    "sha256_of",
     "sync_folder",
 ]
 
@@ -65,7 +66,7 @@ class FileEntry:
     def of(cls, folder: Path, path: str) -> FileEntry:
         """Describe a file that was just written."""
         file = folder / path
-        return cls(path, file.stat().st_size, _sha256(file), _ends(file))
+        return cls(path, file.stat().st_size, sha256_of(file), _ends(file))
 
     def check(self, folder: Path, *, full: bool = False) -> None:
         """Compare with the file on disk.
@@ -81,7 +82,7 @@ class FileEntry:
             if size != self.size:
                 self._damaged(file, f"expected {self.size} bytes, found {size}")
             if full:
-                if _sha256(file) != self.sha256:
+                if sha256_of(file) != self.sha256:
                     self._damaged(file, "its SHA-256 is not the one in the manifest")
             elif _ends(file) != self.ends_sha256:
                 self._damaged(file, "its first or last bytes are not those in the manifest")
@@ -289,7 +290,8 @@ def _canonical(table: Mapping[str, Any]) -> bytes:
     return (text + "\n").encode()
 
 
-def _sha256(file: Path) -> str:
+def sha256_of(file: Path) -> str:
+    """SHA-256 of a file's content, hex."""
     digest = hashlib.sha256()
     with file.open("rb") as handle:
         while block := handle.read(1 << 20):

@@ -15,7 +15,6 @@ batches, so that the result does not depend on how often the work was stopped.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -30,8 +29,9 @@ from rdsearch.errors import ChainMismatchError, InputError, StoreError
 from rdsearch.family import Member
 from rdsearch.fasta import Record
 from rdsearch.ingest import Proteins
+from rdsearch.manifest import sha256_of
 
-__all__ = ["FORMAT", "FORMAT_VERSION", "MANIFEST", "Store", "read_manifest", "sha256_of"]
+__all__ = ["FORMAT", "FORMAT_VERSION", "MANIFEST", "Store", "read_manifest"]
 
 FORMAT = "rdsearch store"
 FORMAT_VERSION = 1
@@ -292,14 +292,6 @@ def _finished_blocks(folder: Path, manifest: Mapping[str, Any]) -> tuple[int, in
         path = folder / "done" / member["name"]
         done += path.read_bytes().count(1) if path.is_file() else 0
     return done, blocks * len(manifest["members"])
-
-
-def sha256_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

@@ -24,9 +24,9 @@ from rdsearch.errors import (
 from rdsearch.family import Family, Member
 from rdsearch.fasta import Record
 from rdsearch.ingest import Proteins
-from rdsearch.manifest import sync_folder
+from rdsearch.manifest import sha256_of, sync_folder
 from rdsearch.progress import Progress
-from rdsearch.store import FORMAT, FORMAT_VERSION, MANIFEST, Store, read_manifest, sha256_of
+from rdsearch.store import FORMAT, FORMAT_VERSION, MANIFEST, Store, read_manifest
 
 __all__ = ["BLOCK_ROWS", "PoolingEmbedder", "write_store"]
 
