@@ -18,7 +18,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed tests/parity-requirements.txt
-	$(PIP) install --constraint constraints.txt -e '.[cpu,dev,parity]'
+	$(PIP) install --constraint constraints.txt -e '.[cpu,plots,dev,parity]'
 	$(PIP) install --no-deps -r tests/parity-requirements.txt
 	touch $@
 

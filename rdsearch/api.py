@@ -22,6 +22,7 @@ from rdsearch.fitting import fit_chain
 from rdsearch.imported import store_from_vectors
 from rdsearch.progress import Progress
 from rdsearch.residuefile import write_residues
+from rdsearch.spacefit import AUTO
 from rdsearch.store import Store
 from rdsearch.storewriter import BLOCK_ROWS, write_store
 
@@ -199,6 +200,8 @@ def build(
     vectors: str | Path | Mapping[str, str | Path] | None = None,
     ids: str | Path | None = None,
     recipe: str | Path = DEFAULT_RECIPE,
+    space: str = AUTO,
+    space_from: str | Path = "indexed",
     overwrite: bool = False,
     progress: Progress | None = None,
     **embedding: Any,
@@ -220,6 +223,8 @@ def build(
     ids : path, optional
         Names for the rows of `vectors`, one a line.
     recipe : str or path, optional
+    space, space_from : optional
+        Kind and source of the scoring space; see `rdsearch.spacefit.choose_space`.
     overwrite : bool, optional
         Replace an index that is there.
     progress : Progress, optional
@@ -244,6 +249,8 @@ def build(
     options: dict[str, Any] = {
         "metadata": tuple(metadata),
         "recipe": builder.recipes.load(recipe),
+        "space": space,
+        "space_from": space_from,
         "overwrite": overwrite,
         "progress": progress,
     }

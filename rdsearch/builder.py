@@ -30,13 +30,15 @@ from rdsearch.errors import (
     InputError,
     RdsearchError,
 )
-from rdsearch.layout import CATALOG, CHAIN, tier_file
+from rdsearch.layout import CATALOG, CHAIN, SPACE, tier_file
 from rdsearch.manifest import MANIFEST, FileEntry, Manifest, SegmentEntry, TierEntry, sync_folder
 from rdsearch.metadata import MetadataReport
 from rdsearch.progress import Progress
 from rdsearch.recipe import Recipe
 from rdsearch.space import Space
+from rdsearch.spacefit import AUTO, choose_space
 from rdsearch.store import Store
+from rdsearch.tiers import Codec
 
 __all__ = ["DEFAULT_RECIPE", "BuildReport", "build", "building_folder"]
 
@@ -77,7 +79,8 @@ def build(
     *,
     metadata: tuple[str | Path, ...] = (),
     recipe: str | Path | Recipe = DEFAULT_RECIPE,
-    space: str = "centred",
+    space: str = AUTO,
+    space_from: str | Path = "indexed",
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> BuildReport:
@@ -94,8 +97,8 @@ def build(
     metadata : tuple of path, optional
         Tables to join by accession.
     recipe : str, Path or Recipe, optional
-    space : str, optional
-        A key of `rdsearch.space.KINDS`.
+    space, space_from : optional
+        Kind and source of the scoring space; see `rdsearch.spacefit.choose_space`.
     overwrite : bool, optional
         Replace an index that is there. Anything else that is there is never replaced.
     progress : Progress, optional
@@ -131,13 +134,16 @@ def build(
     check_destination(output, overwrite=overwrite)
     with _workplace(output) as folder:
         chain.save(folder / CHAIN)
+        chosen = choose_space(store, chain, space, space_from, _SEED)
+        chosen.save(folder / SPACE)
         segment = folder / "segments" / _FIRST_SEGMENT
         segment.mkdir(parents=True)
         accessions, row_checksum, reports = _write_catalog(segment, store, chain, metadata)
-        codecs = plan.codecs(len(chain.tiers))
+        codecs = plan.codecs(len(chain.tiers), store.n_rows)
         for name, codec in zip(chain.tiers, codecs, strict=True):
             advance = None if progress is None else progress.stage(f"tier {name}", store.n_rows)
-            _write_tier(segment / tier_file(name), store, chain, name, codec, space, advance)
+            part = chosen.prefix(chain.dim(name))
+            _write_tier(segment / tier_file(name), store, name, codec, part, advance)
         names = [*(tier_file(name) for name in chain.tiers), CATALOG]
         prefix = f"segments/{_FIRST_SEGMENT}"
         for path in (segment, segment.parent, folder):
@@ -148,13 +154,14 @@ def build(
             family=chain.family,
             chain_hash=chain.hash,
             embedding=dict(store.signature),
-            space=space,
+            space=chosen.kind,
             recipe=plan.name,
             tiers=tuple(
-                TierEntry(name, chain.dim(name), codec)
+                TierEntry(name, chain.dim(name), codec.name, codec.cells)
                 for name, codec in zip(chain.tiers, codecs, strict=True)
             ),
-            funnel=plan.funnel(chain.tiers),
+            funnel=plan.funnel(chain.tiers, chain.boundaries, store.n_rows),
+            guarantee=None,
             segments=(
                 SegmentEntry(
                     _FIRST_SEGMENT,
@@ -164,7 +171,7 @@ def build(
                     tuple(FileEntry.of(folder, f"{prefix}/{name}") for name in names),
                 ),
             ),
-            files=(FileEntry.of(folder, CHAIN),),
+            files=tuple(FileEntry.of(folder, name) for name in (CHAIN, SPACE)),
         )
         manifest.write(folder)
         _publish(folder, output)
@@ -249,10 +256,9 @@ def _write_catalog(
 def _write_tier(
     path: Path,
     store: Store,
-    chain: Chain,
     name: str,
-    codec: str,
-    space: str,
+    codec: Codec,
+    space: Space,
     advance: Callable[[int, int], None] | None,
 ) -> None:
     def blocks() -> Iterator[NDArray[np.float32]]:
@@ -261,15 +267,10 @@ def _write_tier(
             if advance is not None:
                 advance(len(block), 0)
 
-    training: NDArray[np.float32]
-    if store.n_rows > tiers.TRAINING_ROWS:
-        chosen = np.random.default_rng(_SEED).choice(
-            store.n_rows, tiers.TRAINING_ROWS, replace=False
-        )
-        training = store.rd(np.sort(chosen), tier=name)
-    else:
-        training = store.rd(slice(None), tier=name)
-    written = tiers.write(path, Space(space, chain.mean(name)), codec, training, blocks())
+    count = codec.training_rows(store.n_rows)
+    chosen = np.random.default_rng(_SEED).choice(store.n_rows, count, replace=False)
+    training = store.rd(np.sort(chosen), tier=name)
+    written = tiers.write(path, space, codec, training, blocks())
     if written != store.n_rows:
         raise RdsearchError(f"{path}: wrote {written} rows of {store.n_rows}: the store changed")
 

@@ -7,15 +7,19 @@ brings them together: a line for each accession. `rdsearch.catalogwriter` makes 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import duckdb
+import numpy as np
+from numpy.typing import NDArray
 
+from rdsearch import expressions
 from rdsearch.catalogwriter import (
     FORMAT,
     OFFLINE,
@@ -24,13 +28,23 @@ from rdsearch.catalogwriter import (
     sequence_range,
     wal_file,
 )
-from rdsearch.errors import CatalogError
+from rdsearch.errors import CatalogError, InputError
+from rdsearch.filters import within_taxon
 from rdsearch.metadata import quoted
 
-__all__ = ["Catalog", "CatalogWriter"]
+__all__ = ["FILTER_SECONDS", "Catalog", "CatalogWriter"]
+
+#: What a filter expression may take.
+FILTER_SECONDS = 30.0
 
 # Rows that are read together where all are read.
 _SCAN_ROWS = 20_000
+
+# Accessions that are looked up together.
+_LOOKUP = 50_000
+
+# What DuckDB raises on a damaged file; all else is the fault of the expression.
+_DAMAGE = (duckdb.IOException, duckdb.InternalException, duckdb.FatalException)
 
 _BROKEN = "damaged, or not a catalog of rdsearch"
 
@@ -84,10 +98,12 @@ class Catalog:
                 "Build it again",
                 path=self.path,
             )
-        self._lock = threading.Lock()
+        self._lock, self._filter_lock = threading.Lock(), threading.Lock()
         # Attached to a database of its own: DuckDB would hand a second connection to one path the
         # file that it opened first, even if another was put in its place.
         self._connection = duckdb.connect(":memory:", config={**OFFLINE, "temp_directory": ""})
+        # A second one, so that what interrupts a filter interrupts nothing else.
+        self._filtering = self._connection.cursor()
         try:
             with named_errors(self.path, _BROKEN):
                 self._attach()
@@ -98,14 +114,13 @@ class Catalog:
 
     def _attach(self) -> None:
         location = str(self.path.absolute()).replace("'", "''")
-        for statement in (
-            f"ATTACH '{location}' AS catalog (READ_ONLY, TYPE duckdb)",
-            "USE catalog",
-            "SET enable_progress_bar = false",
-            "SET enable_external_access = false",
-            "SET lock_configuration = true",
-        ):
-            self._connection.execute(statement)
+        self._connection.execute(f"ATTACH '{location}' AS catalog (READ_ONLY, TYPE duckdb)")
+        for connection in (self._connection, self._filtering):
+            connection.execute("USE catalog")
+            connection.execute("SET enable_progress_bar = false")
+        # These two count for both connections.
+        self._connection.execute("SET enable_external_access = false")
+        self._connection.execute("SET lock_configuration = true")
 
     def _read_facts(self) -> None:
         self.meta: dict[str, str] = dict(self._query("SELECT key, value FROM meta"))
@@ -133,6 +148,7 @@ class Catalog:
 
     def close(self) -> None:
         """Release the file."""
+        self._filtering.close()
         self._connection.close()
 
     @property
@@ -198,6 +214,125 @@ class Catalog:
                 raise self._no_row(row)
         return [found[row] for row in wanted]
 
+    def rows_of(self, accessions: Iterable[str]) -> dict[str, int]:
+        """Rows of accessions; those that are not in the catalog are left out.
+
+        Parameters
+        ----------
+        accessions : iterable of str
+
+        Returns
+        -------
+        dict of str to int
+            In the order asked for.
+        """
+        return self._rows_by("accession", "accessions", accessions)
+
+    def rows_of_sequences(self, sequences: Iterable[str]) -> dict[str, int]:
+        """Rows of sequences; those that are not in the catalog are left out.
+
+        Parameters
+        ----------
+        sequences : iterable of str
+
+        Returns
+        -------
+        dict of str to int
+            In the order asked for.
+        """
+        return self._rows_by("sequence", "rows", sequences)
+
+    def _rows_by(self, column: str, table: str, values: Iterable[str]) -> dict[str, int]:
+        wanted = list(dict.fromkeys(values))
+        found: dict[str, int] = {}
+        for start in range(0, len(wanted), _LOOKUP):
+            found.update(
+                self._query(
+                    f'SELECT {column}, "row" FROM {table} '
+                    f"WHERE {column} IN (SELECT unnest($1::VARCHAR[]))",
+                    [wanted[start : start + _LOOKUP]],
+                )
+            )
+        return {value: found[value] for value in wanted if value in found}
+
+    def rows_where(self, expression: str, seconds: float = FILTER_SECONDS) -> NDArray[np.int64]:
+        """Rows with at least one protein that satisfies a SQL expression.
+
+        Parameters
+        ----------
+        expression : str
+            A condition on `columns` and ``sequence``, for example ``"organism = 'Escherichia coli'
+            AND length < 400"``; what it may be is in `rdsearch.expressions`. A condition that is
+            NULL is not satisfied.
+        seconds : float, optional
+            Stop after so long. DuckDB looks at the clock between blocks of 2,048 lines.
+
+        Returns
+        -------
+        ndarray, shape (rows,), int64
+            Sorted, distinct.
+
+        Raises
+        ------
+        InputError
+            The expression is not one condition, names an unknown column, does not fit the types,
+            or takes too long.
+        CatalogError
+            The file is damaged.
+        """
+        columns = [*self.columns, "sequence"]
+        try:
+            with self._filter_lock, _interrupting(self._filtering, seconds):
+                expressions.check(self._filtering, expression, columns)
+                found = self._filtering.execute(
+                    f'SELECT DISTINCT "row" FROM proteins WHERE ({expression}\n)'
+                ).fetchnumpy()["row"]
+        except _DAMAGE as error:
+            raise CatalogError(f"{self.path}: {_BROKEN} ({_first_line(error)})") from error
+        except duckdb.InterruptException as error:
+            reason = f"it took longer than {seconds:g} s"
+            raise expressions.refusal(expression, reason, columns) from error
+        except duckdb.Error as error:
+            raise expressions.refusal(expression, _first_line(error), columns) from error
+        return np.sort(np.asarray(found, dtype=np.int64))
+
+    def rows_of_taxon(self, taxon: int) -> NDArray[np.int64]:
+        """Rows with a protein of a taxon or of one below it.
+
+        Parameters
+        ----------
+        taxon : int
+            NCBI taxon id. It is looked for in ``taxon_id`` and in the user's column ``lineage``: a
+            list of taxon ids, or text with ids between semicolons, commas or spaces.
+
+        Returns
+        -------
+        ndarray, shape (rows,), int64
+            Sorted, distinct.
+
+        Raises
+        ------
+        InputError
+            The catalog has no column ``lineage``, or `taxon` is no taxon id.
+        """
+        if taxon < 1:
+            raise InputError(f"a taxon id is a positive number; found {taxon}")
+        lineage = next((name for name in self.columns if name.lower() == "lineage"), None)
+        if lineage is None:
+            raise InputError(
+                f"{self.path}: there is no column lineage, so that only the exact taxon_id of a "
+                f"protein is known (--where 'taxon_id = {taxon}'). For taxa above it build with a "
+                "metadata table that has a column lineage: the taxon ids of all ancestors, "
+                'for example "2;1224;562"',
+                taxon=taxon,
+            )
+        found = self._query(
+            'SELECT DISTINCT "row" FROM proteins WHERE taxon_id = $1 OR '
+            f'{within_taxon(lineage, self.columns[lineage])} ORDER BY "row"',
+            [int(taxon), str(int(taxon))],
+        )
+        return np.array([row for (row,) in found], dtype=np.int64)
+
     def compute_row_checksum(self) -> str:
         """Row checksum of the sequences as they are, read one after the other.
 
@@ -243,3 +378,19 @@ class Catalog:
         return CatalogError(
             f"{self.path}: expected a row from 0 to {self.n_rows - 1}, found {row}", path=self.path
         )
+
+
+@contextlib.contextmanager
+def _interrupting(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
+    timer = threading.Timer(seconds, connection.interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()  # an interrupt that comes late would meet the next query
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from rdsearch.errors import ChainError
 
-__all__ = ["FORMAT", "digest", "read", "write"]
+__all__ = ["FORMAT", "digest", "read", "recorded_hash", "write"]
 
 FORMAT = 1
 _ENTRY = "rdsearch.chain"
@@ -133,6 +133,25 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[np.float64]], st
             found=actual,
         )
     return document, arrays, actual
+
+
+def recorded_hash(path: Path) -> str:
+    """The hash that a chain file says it has; its arrays are not read.
+
+    Raises
+    ------
+    ChainError
+        Absent, or not a chain file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise ChainError(f"{path}: there is no chain file here", path=str(path))
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            return str(_document(path, file.metadata()).get("hash"))
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise _unusable(path, f"it cannot be read as a chain ({error})") from error
 
 
 def _document(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 from tabulate import tabulate
 
-from rdsearch import __version__, cli_tools
+from rdsearch import __version__, cli_evaluate, cli_rerank, cli_search, cli_tools, cli_tune
 from rdsearch.cli_options import (
     EMBEDDING,
     EXISTING,
@@ -26,11 +25,11 @@ from rdsearch.cli_options import (
     family_option,
     members_option,
     say,
-    shortlists,
     vectors_given,
     working,
 )
 from rdsearch.errors import RdsearchError
+from rdsearch.guarantee import Guarantee
 
 __all__ = ["main"]
 
@@ -229,7 +228,25 @@ def embed(
 )
 @click.option("--ids", type=EXISTING, help="Names for the rows of a .npy, one a line.")
 @click.option(
-    "--recipe", default="balanced", show_default=True, help="exact, balanced, or a .toml file."
+    "--recipe",
+    default="balanced",
+    show_default=True,
+    help="exact, balanced, compact, or a .toml file.",
+)
+@click.option(
+    "--space",
+    type=click.Choice(["auto", "centred", "standardised", "whitened"]),
+    default="auto",
+    show_default=True,
+    help="What is done to vectors before a cosine is taken. auto: whitened; centred where there "
+    "are fewer sequences than dimensions.",
+)
+@click.option(
+    "--space-from",
+    default="indexed",
+    show_default=True,
+    metavar="indexed|chain|INDEX",
+    help="Where its mean and covariance come from. Indexes of one space can be merged.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an index that is there.")
 @click.option("-o", "--output", type=OUTPUT, required=True, help="Index folder.")
@@ -243,6 +260,8 @@ def build(
     vectors: tuple[str, ...],
     ids: Path | None,
     recipe: str,
+    space: str,
+    space_from: str,
     overwrite: bool,
     output: Path,
     threads: int | None,
@@ -267,6 +286,8 @@ def build(
             vectors=vectors_given(vectors),
             ids=ids,
             recipe=recipe,
+            space=space,
+            space_from=space_from,
             overwrite=overwrite,
             progress=progress,
             **embedding,
@@ -279,57 +300,6 @@ def build(
         f"{len(report.manifest.tiers)} tiers in {progress.seconds:.1f} s",
         quiet=quiet,
     )
-
-
-@main.command()
-@click.argument("index", type=OUTPUT)
-@click.argument("query", type=FASTA)
-@click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="Hits a query.")
-@click.option("--to-tier", metavar="TIER", help="Stop here: wider members are never loaded.")
-@click.option(
-    "--shortlist",
-    callback=shortlists,
-    metavar="N|TIER:N,…",
-    help="Rows passed on, for every tier before the last or for the tiers named.",
-)
-@click.option(
-    "--format",
-    "format_",
-    type=click.Choice(["table", "tsv", "jsonl"]),
-    default="table",
-    show_default=True,
-    help="table to read; tsv and jsonl with every column.",
-)
-@EMBEDDING
-@PROGRESS
-def search(
-    index: Path,
-    query: str,
-    k: int,
-    to_tier: str | None,
-    shortlist: dict[str, int] | int | None,
-    format_: str,
-    threads: int | None,
-    quiet: bool,
-    **embedding: Any,
-) -> None:
-    """Search INDEX for homologs of the proteins in QUERY (FASTA; - reads standard input).
-
-    \b
-    Examples:
-      rdsearch search indexes/mine query.fasta -k 20 --format tsv > hits.tsv
-      rdsearch search indexes/mine - --to-tier 150M --shortlist 8M:2000 < query.fasta
-    """
-    import rdsearch
-    from rdsearch import hits
-
-    with (
-        working(threads, quiet) as progress,
-        rdsearch.open(index, **embedding) as opened,
-    ):
-        found = opened.search(query, k, to_tier=to_tier, shortlists=shortlist, progress=progress)
-        columns = opened.hit_columns(opened.plan(to_tier, shortlist))
-        hits.write(found, sys.stdout, format_, columns)
 
 
 @main.command()
@@ -353,6 +323,10 @@ def info(index: Path, as_json: bool) -> None:
     embedding = facts.pop("embedding")
     facts["embedding"] = ", ".join(f"{name} {value}" for name, value in embedding.items())
     facts["columns"] = ", ".join(columns)
+    if facts["guarantee"] is None:
+        facts["guarantee"] = "none; rdsearch tune gives one"
+    else:
+        facts["guarantee"] = str(Guarantee(**facts["guarantee"]))
     click.echo(tabulate(facts.items(), tablefmt="plain", disable_numparse=True))
     click.echo()
     click.echo(tabulate(tiers, headers="keys"))
@@ -379,5 +353,13 @@ def verify(index: Path) -> None:
         click.get_current_context().exit(1)
 
 
-for tool in (cli_tools.weights, cli_tools.chain, cli_tools.export):
-    main.add_command(tool)
+for command in (
+    cli_search.search,
+    cli_rerank.rerank,
+    cli_tune.tune,
+    cli_evaluate.evaluate,
+    cli_tools.weights,
+    cli_tools.chain,
+    cli_tools.export,
+):
+    main.add_command(command)

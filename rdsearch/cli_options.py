@@ -20,6 +20,7 @@ __all__ = [
     "FASTA",
     "OUTPUT",
     "PROGRESS",
+    "QUERY",
     "WINDOWS",
     "family_option",
     "members_option",
@@ -33,6 +34,8 @@ __all__ = [
 EXISTING = click.Path(exists=True, path_type=Path)
 FASTA = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=str)
 OUTPUT = click.Path(path_type=Path)
+#: FASTA, or a store of embedded proteins.
+QUERY = click.Path(exists=True, allow_dash=True, path_type=str)
 
 
 def _together(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -96,8 +99,10 @@ PROGRESS = _together(
 @contextlib.contextmanager
 def working(threads: int | None, quiet: bool) -> Iterator[TerminalProgress]:
     """Progress on standard error and the wanted number of threads."""
+    logger = logging.getLogger("rdsearch")
+    level = logger.level
     if quiet:
-        logging.getLogger("rdsearch").setLevel(logging.ERROR)
+        logger.setLevel(logging.ERROR)
     if threads is not None:
         import torch
 
@@ -110,6 +115,7 @@ def working(threads: int | None, quiet: bool) -> Iterator[TerminalProgress]:
         yield progress
     finally:
         progress.close()
+        logger.setLevel(level)
 
 
 def say(text: str, *, quiet: bool = False) -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "RdsearchError",
     "StoreError",
     "StoreMismatchError",
+    "TuningError",
     "WeightsError",
 ]
 
@@ -104,3 +105,7 @@ class IndexDamagedError(RdsearchError):
 
 class DependencyError(RdsearchError):
     """An optional library is needed and not installed."""
+
+
+class TuningError(RdsearchError):
+    """No funnel can be certified (attributes ``needed``, ``found``), or the index was changed."""

@@ -6,8 +6,8 @@ See ``indexes/README.md`` for the folder on disk, `rdsearch.builder` for how it 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -15,36 +15,35 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rdsearch import family, fasta
+from rdsearch.candidates import CandidateSource
 from rdsearch.catalog import Catalog
 from rdsearch.chain import Chain
-from rdsearch.errors import InputError, WeightsError
+from rdsearch.description import describe
+from rdsearch.errors import InputError
 from rdsearch.fasta import Record
-from rdsearch.funnel import Funnel, FunnelIndex, plan
+from rdsearch.filters import allowed_rows
+from rdsearch.funnel import Funnel, plan
 from rdsearch.hits import Hit, QueryHits, assemble
 from rdsearch.hits import columns as hit_columns
-from rdsearch.layout import load_chain, open_catalog, segment_folder, tier_file
+from rdsearch.layout import check_chain, load_chain, open_catalog
 from rdsearch.manifest import Manifest
-from rdsearch.tiers import Tier
-from rdsearch.tiers import read as read_tier
+from rdsearch.queries import Queries, QueryEmbedder, own_rows
+from rdsearch.rerank import Reranking, rerank
+from rdsearch.searcher import Ranking, Searcher, Step
 
 if TYPE_CHECKING:
-    from rdsearch.embed import Embedder
     from rdsearch.progress import Progress
 
 __all__ = ["DEFAULT_HITS", "Index", "Queries", "open"]
 
 DEFAULT_HITS = 10
 
-# Queries that are embedded together: each member is loaded once for so many.
-_QUERIES_AT_ONCE = 4096
 
-#: What can be searched for: a FASTA path (``"-"`` is standard input), one record, or records.
-Queries = str | Path | Record | Iterable[Record]
-
-
-class Index:
+class Index(Searcher):
     """An index that was opened for search; made by `rdsearch.open`.
+
+    Besides proteins it takes vectors: `rank`, `rank_rows`, `score_rows`, `cost` and `explain` of
+    `rdsearch.searcher.Searcher`.
 
     Attributes
     ----------
@@ -52,8 +51,8 @@ class Index:
         Its folder.
     manifest : Manifest
         As it was when the index was opened; it does not change under a reader.
-    chain : Chain
-        The chain that its vectors were made with.
+    catalog : Catalog
+        Its proteins.
 
     Examples
     --------
@@ -64,16 +63,27 @@ class Index:
     """
 
     def __init__(
-        self, path: Path, manifest: Manifest, chain: Chain, catalog: Catalog, **embedding: Any
+        self,
+        path: Path,
+        manifest: Manifest,
+        catalog: Catalog,
+        *,
+        in_memory: bool = False,
+        device: str = "auto",
+        **embedding: Any,
     ) -> None:
-        self.path = path
-        self.manifest = manifest
-        self.chain = chain
-        self._catalog = catalog
-        self._embedding = embedding
-        self._embedders: dict[str, Embedder] = {}
-        self._tiers: dict[str, Tier] = {}
-        self._funnels: dict[tuple[str, ...], FunnelIndex] = {}
+        super().__init__(path, manifest, in_memory=in_memory, device=device)
+        self.catalog = catalog
+        self._embedding = {**embedding, "device": device}
+
+    @cached_property
+    def chain(self) -> Chain:
+        """The chain that its vectors were made with, read when it is first needed."""
+        return load_chain(self.path, self.manifest)
+
+    @cached_property
+    def _queries(self) -> QueryEmbedder:
+        return QueryEmbedder(self.path, self.manifest, self.chain, **self._embedding)
 
     def __enter__(self) -> Index:
         return self
@@ -91,10 +101,9 @@ class Index:
 
     def close(self) -> None:
         """Release the files."""
-        self._catalog.close()
-        self._funnels.clear()
-        self._tiers.clear()
-        self._embedders.clear()
+        self.catalog.close()
+        self.__dict__.pop("_queries", None)
+        super().close()
 
     @property
     def tiers(self) -> tuple[str, ...]:
@@ -102,9 +111,9 @@ class Index:
         return tuple(tier.name for tier in self.manifest.tiers)
 
     @property
-    def n_rows(self) -> int:
-        """Distinct sequences."""
-        return self.manifest.rows
+    def default_funnel(self) -> Funnel:
+        """The funnel of a search that says nothing else."""
+        return self.manifest.funnel
 
     @property
     def n_accessions(self) -> int:
@@ -114,64 +123,36 @@ class Index:
     @property
     def columns(self) -> dict[str, str]:
         """Catalog columns and their SQL types."""
-        return dict(self._catalog.columns)
+        return dict(self.catalog.columns)
 
     def hit_columns(self, funnel: Funnel | None = None) -> list[str]:
         """Column names of this index's hits, as ``Hit.as_dict()`` orders them."""
-        return hit_columns((funnel or self.manifest.funnel).tiers, self._catalog.columns)
+        return hit_columns((funnel or self.default_funnel).tiers, self.catalog.columns)
 
     def info(self) -> dict[str, Any]:
-        """What the index is, for people and programs."""
-        manifest = self.manifest
-        return {
-            "path": str(self.path),
-            "created": manifest.created,
-            "rdsearch": manifest.rdsearch,
-            "family": manifest.family,
-            "chain": manifest.chain_hash,
-            "chain_residues": self.chain.n_residues,
-            "rows": self.n_rows,
-            "accessions": self.n_accessions,
-            "space": manifest.space,
-            "recipe": manifest.recipe,
-            "funnel": str(manifest.funnel),
-            "tiers": [
-                {
-                    "name": tier.name,
-                    "dims": tier.dims,
-                    "codec": tier.codec,
-                    "bytes": self._tier_bytes(tier.name),
-                }
-                for tier in manifest.tiers
-            ],
-            "columns": self.columns,
-            "bytes": sum(file.size for file in manifest.all_files()),
-            "embedding": manifest.embedding,
-        }
-
-    def _tier_bytes(self, name: str) -> int:
-        ending = "/" + tier_file(name)
-        return sum(
-            file.size
-            for segment in self.manifest.segments
-            for file in segment.files
-            if file.path.endswith(ending)
-        )
+        """What the index is, for people and programs; see `rdsearch.description.describe`."""
+        return describe(self)
 
     def plan(
-        self, to_tier: str | None = None, shortlists: dict[str, int] | int | None = None
+        self,
+        from_tier: str | None = None,
+        to_tier: str | None = None,
+        shortlists: dict[str, int] | int | None = None,
+        probes: int | None = None,
     ) -> Funnel:
         """The funnel that a search takes.
 
         Parameters
         ----------
-        to_tier : str, optional
-            Where to stop; the members after it are neither loaded nor run. The last tier of
-            the default funnel where it is not given.
+        from_tier, to_tier : str, optional
+            Where to begin and where to stop; members after `to_tier` are neither loaded nor run.
+            The ends of the default funnel where they are not given.
         shortlists : dict of str to int, or int, optional
             Rows that each named tier passes on, in place of the default funnel's: the search
-            goes through the named tiers and `to_tier`. One number alone is the shortlist of
-            every tier before the last.
+            goes through the named tiers and `to_tier`; with `{}` it scans `to_tier` alone. One
+            number is the shortlist of every tier before the last.
+        probes : int, optional
+            Cells of the first tier that are scanned, where it has cells.
 
         Returns
         -------
@@ -180,29 +161,47 @@ class Index:
         Raises
         ------
         InputError
-            Unknown tier, shortlists that grow or name the last tier.
+            Unknown tier, tiers out of order, shortlists that grow or name the last tier.
         """
-        return plan(self.manifest.funnel, self.tiers, to_tier, shortlists)
+        return plan(self.default_funnel, self.tiers, from_tier, to_tier, shortlists, probes)
 
     def search(
         self,
         queries: Queries,
         k: int = DEFAULT_HITS,
         *,
-        to_tier: str | None = None,
-        shortlists: dict[str, int] | int | None = None,
+        funnel: Funnel | None = None,
+        where: str | None = None,
+        ids: Iterable[str] | None = None,
+        taxon: int | None = None,
+        exclude_self: bool = False,
+        explain: Callable[[Record, list[Step]], None] | None = None,
         progress: Progress | None = None,
+        **planned: Any,
     ) -> Iterator[QueryHits]:
         """Find homologs of proteins.
 
         Parameters
         ----------
-        queries : str, Path, Record or iterable of Record
-            A FASTA file (``"-"``: standard input) or records.
+        queries : str, Path, Store, Record or iterable of Record
+            A FASTA file (``"-"``: standard input), a store of proteins that are embedded
+            already, or records.
         k : int
             Hits for each query at most.
-        to_tier, shortlists
-            See `plan`.
+        funnel : Funnel, optional
+            The whole plan; or say what differs from the default with the arguments of `plan`:
+            `from_tier`, `to_tier`, `shortlists`, `probes`.
+        where : str, optional
+            A SQL expression over the catalog's columns: only proteins for which it is true.
+        ids : iterable of str, optional
+            Only these accessions.
+        taxon : int, optional
+            Only proteins of this NCBI taxon.
+        exclude_self : bool, optional
+            Leave the query out of its own hits: the protein with its accession, else the one
+            with its sequence.
+        explain : callable, optional
+            Called with each query and what each tier did for it.
         progress : Progress, optional
             Told of every batch that is embedded.
 
@@ -215,74 +214,68 @@ class Index:
         ------
         FastaError, InputError
             Bad queries or options; options are checked before the first query is read.
+        ChainMismatchError
+            The store of queries was made with another chain.
         WeightsError
             A member's weights are not there.
         """
         if k < 1:
             raise InputError(f"k must be at least 1; found {k}")
-        funnel = self.plan(to_tier, shortlists)
-        if isinstance(queries, Record):
-            queries = [queries]
-        records = fasta.read(queries, unique=False) if isinstance(queries, str | Path) else queries
-        return self._search(iter(records), k, funnel, progress)
+        if funnel is None:
+            funnel = self.plan(**planned)
+        elif planned:
+            raise InputError(f"give a funnel, or {', '.join(planned)}, not both")
+        rows = allowed_rows(self.catalog, where=where, ids=ids, taxon=taxon)
+        options = {"rows": rows, "exclude_self": exclude_self, "explain": explain}
+        batches = self.batches(queries, funnel.tiers[-1], progress)
+        return self._search(batches, k, funnel, options)
 
     def _search(
-        self, records: Iterator[Record], k: int, funnel: Funnel, progress: Progress | None
+        self,
+        batches: Iterator[tuple[list[Record], NDArray[np.float32]]],
+        k: int,
+        funnel: Funnel,
+        options: dict[str, Any],
     ) -> Iterator[QueryHits]:
-        while batch := list(islice(records, _QUERIES_AT_ONCE)):
-            vectors = self.embed([record.sequence for record in batch], funnel.tiers[-1], progress)
-            yield from self.search_vectors(batch, vectors, k, funnel)
+        for records, vectors in batches:
+            yield from self.search_vectors(records, vectors, k, funnel, **options)
+
+    def rerank(
+        self,
+        queries: Queries,
+        candidates: CandidateSource,
+        tier: str | None = None,
+        **options: Any,
+    ) -> Reranking:
+        """Score candidates that another tool found.
+
+        Parameters
+        ----------
+        queries : str, Path, Store, Record or iterable of Record
+        candidates : path, iterable of accessions, or mapping of query to accessions
+        tier : str, optional
+            Where to score; the last tier of the default funnel where it is not given.
+        **options
+            `sequences`, `k`, `kind` and `progress` of `rdsearch.rerank.rerank`.
+
+        Returns
+        -------
+        Reranking
+            ``(results, report)``; the report names the candidates that the index lacks.
+        """
+        return rerank(self, queries, candidates, tier, **options)
+
+    def batches(
+        self, queries: Queries, tier: str, progress: Progress | None = None
+    ) -> Iterator[tuple[list[Record], NDArray[np.float32]]]:
+        """Queries with their vectors; see `rdsearch.queries.QueryEmbedder.batches`."""
+        return self._queries.batches(queries, tier, progress)
 
     def embed(
         self, sequences: Sequence[str], tier: str, progress: Progress | None = None
     ) -> NDArray[np.float32]:
-        """rd embeddings of sequences, as the index's own were made.
-
-        Parameters
-        ----------
-        sequences : sequence of str
-        tier : str
-            Only its members are loaded and run.
-        progress : Progress, optional
-
-        Returns
-        -------
-        ndarray, shape (n, dims of the tier), float32
-        """
-        chain = self.chain.upto(tier)
-        embedder = self._embedder(chain)
-
-        def pooled() -> Iterator[NDArray[np.float32]]:
-            for member in chain.members:
-                report = None if progress is None else progress.stage(member.name, len(sequences))
-                yield embedder.pool(member, sequences, progress=report)
-
-        return np.concatenate(list(chain.parts(pooled())), axis=1)
-
-    def _embedder(self, chain: Chain) -> Embedder:
-        from rdsearch.embed import Embedder
-
-        tier = chain.tiers[-1]
-        if tier not in self._embedders:
-            made = self.manifest.embedding
-            embedder = Embedder(
-                family.get(chain.family),
-                chain.tiers,
-                window=made["window"],
-                overlap=made["overlap"],
-                **self._embedding,
-            )
-            for name, value in embedder.signature.items():
-                if name.startswith("weights ") and made.get(name, value) != value:
-                    raise WeightsError(
-                        f"index {self.path} was built with other {name}: expected fingerprint "
-                        f"{made[name]}, found {value}. Give the folder of the weights it was "
-                        "built with (--weights)",
-                        expected=made[name],
-                        found=value,
-                    )
-            self._embedders[tier] = embedder
-        return self._embedders[tier]
+        """rd embeddings of sequences; see `rdsearch.queries.QueryEmbedder.embed`."""
+        return self._queries.embed(sequences, tier, progress)
 
     def search_vectors(
         self,
@@ -290,51 +283,56 @@ class Index:
         vectors: NDArray[np.float32],
         k: int = DEFAULT_HITS,
         funnel: Funnel | None = None,
+        *,
+        rows: NDArray[np.int64] | None = None,
+        exclude_self: bool = False,
+        explain: Callable[[Record, list[Step]], None] | None = None,
     ) -> list[QueryHits]:
         """Find homologs of rd embeddings that are at hand already.
 
         Parameters
         ----------
         queries : sequence of Record
-            One for each vector; only named in the hits.
-        vectors : ndarray, shape (n, dims of the funnel's last tier), float32
+            One for each vector.
+        vectors : ndarray, shape (n, at least dims of the funnel's last tier), float32
         k : int
         funnel : Funnel, optional
             The index's default where not given.
+        rows : ndarray of int64, sorted, optional
+            The rows that may be found.
+        exclude_self, explain : optional
+            As in `search`.
 
         Returns
         -------
         list of QueryHits
         """
-        funnel = funnel or self.manifest.funnel
+        funnel = funnel or self.default_funnel
         if len(queries) != len(vectors):
             raise InputError(f"{len(queries)} queries need as many vectors; found {len(vectors)}")
-        rankings = self._funnel(funnel.tiers).search(vectors, k, funnel.shortlists)
-        proteins = self._catalog.proteins(
+        exclude = own_rows(self.catalog, queries) if exclude_self else None
+        rankings = self.rank(vectors, k, funnel, rows=rows, exclude=exclude, trace=True)
+        if explain is not None:
+            for query, steps in zip(queries, self.explain(vectors, k, funnel, rows), strict=True):
+                explain(query, steps)
+        return self._described(queries, rankings, funnel.tiers)
+
+    def _described(
+        self, queries: Sequence[Record], rankings: Sequence[Ranking], tiers: Sequence[str]
+    ) -> list[QueryHits]:
+        """Rankings with their catalog entries."""
+        proteins = self.catalog.proteins(
             sorted({int(row) for ranking in rankings for row in ranking.rows})
         )
         results = []
         for query, ranking in zip(queries, rankings, strict=True):
             scores = (
-                {tier: float(score) for tier, score in zip(funnel.tiers, line, strict=True)}
+                {tier: float(score) for tier, score in zip(tiers, line, strict=True)}
                 for line in ranking.scores
             )
             hits: list[Hit] = list(assemble(query, ranking.rows.tolist(), scores, proteins))
             results.append(QueryHits(query, hits))
         return results
-
-    def _funnel(self, names: tuple[str, ...]) -> FunnelIndex:
-        if names not in self._funnels:
-            self._funnels[names] = FunnelIndex([self._tier(name) for name in names])
-        return self._funnels[names]
-
-    def _tier(self, name: str) -> Tier:
-        if name not in self._tiers:
-            (segment,) = self.manifest.segments
-            entry = next(tier for tier in self.manifest.tiers if tier.name == name)
-            file = segment_folder(self.path, segment) / tier_file(name)
-            self._tiers[name] = read_tier(file, name, entry.dims, segment.rows)
-        return self._tiers[name]
 
 
 def open(
@@ -343,6 +341,7 @@ def open(
     weights: str | Path | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    in_memory: bool = False,
     **embedding: Any,
 ) -> Index:
     """Open an index for search.
@@ -357,7 +356,11 @@ def open(
     weights : str or Path, optional
         Folder with the family's checkpoints; else torch hub's cache, then a download.
     device, dtype : str
-        How queries are embedded; see `rdsearch.embed.Embedder`.
+        How queries are embedded; see `rdsearch.embed.Embedder`. On ``"cuda"`` the first tier of
+        the funnel is searched there too, if FAISS was built for it.
+    in_memory : bool, optional
+        Read the tiers into memory when they are first used. Otherwise all but the first stay on
+        the disk, mapped into memory, and a search reads the rows it scores.
     **embedding
         `tokens_per_batch` and `stream_layers`, as the embedder takes them.
 
@@ -376,18 +379,14 @@ def open(
     """
     path = Path(path)
     manifest = Manifest.read(path)
-    chain = load_chain(path, manifest)
+    check_chain(path, manifest)
     for file in manifest.all_files():
         file.check(path)
     (segment,) = manifest.segments
     catalog = open_catalog(path, segment)
-    return Index(
-        path,
-        manifest,
-        chain,
-        catalog,
-        weights=None if weights is None else Path(weights),
-        device=device,
-        dtype=dtype,
-        **embedding,
-    )
+    embedding.update(weights=None if weights is None else Path(weights), device=device, dtype=dtype)
+    try:
+        return Index(path, manifest, catalog, in_memory=in_memory, **embedding)
+    except BaseException:
+        catalog.close()
+        raise

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rdsearch import chainfile
 from rdsearch.catalog import Catalog
 from rdsearch.chain import Chain
 from rdsearch.errors import ChainMismatchError, IndexDamagedError
 from rdsearch.manifest import Manifest, SegmentEntry
 
-__all__ = ["CATALOG", "CHAIN", "load_chain", "open_catalog", "segment_folder", "tier_file"]
+__all__ = [
+    "CATALOG",
+    "CHAIN",
+    "SPACE",
+    "check_chain",
+    "load_chain",
+    "open_catalog",
+    "segment_folder",
+    "tier_file",
+]
 
 CHAIN = "chain.safetensors"
+SPACE = "space.safetensors"
 CATALOG = "catalog.duckdb"
 
 
@@ -28,15 +39,24 @@ def tier_file(name: str) -> str:
 def load_chain(path: Path, manifest: Manifest) -> Chain:
     """The chain of an index; `ChainMismatchError` where it is not the index's own."""
     chain = Chain.load(path / CHAIN)
-    if chain.hash != manifest.chain_hash:
+    _check_hash(path, manifest, chain.hash)
+    return chain
+
+
+def check_chain(path: Path, manifest: Manifest) -> None:
+    """`ChainMismatchError` where the chain file says that it is another; reads its header only."""
+    _check_hash(path, manifest, chainfile.recorded_hash(path / CHAIN))
+
+
+def _check_hash(path: Path, manifest: Manifest, found: str) -> None:
+    if found != manifest.chain_hash:
         raise ChainMismatchError(
-            f"{path / CHAIN}: this is chain {chain.hash[:12]}, the index was built with chain "
+            f"{path / CHAIN}: this is chain {found[:12]}, the index was built with chain "
             f"{manifest.chain_hash[:12]}. Restore the index's own chain file",
             path=path / CHAIN,
             expected=manifest.chain_hash,
-            found=chain.hash,
+            found=found,
         )
-    return chain
 
 
 def open_catalog(path: Path, segment: SegmentEntry) -> Catalog:

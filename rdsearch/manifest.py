@@ -16,6 +16,7 @@ from typing import Any
 
 from rdsearch.errors import IndexDamagedError, IndexMissingError, InputError
 from rdsearch.funnel import Funnel
+from rdsearch.guarantee import Guarantee
 
 __all__ = [
     "FORMAT_VERSION",
@@ -98,11 +99,12 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class TierEntry:
-    """A tier: name, prefix length, codec."""
+    """A tier: name, prefix length, codec, and its cells if it has any."""
 
     name: str
     dims: int
     codec: str
+    cells: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +147,13 @@ class Manifest:
     embedding : dict
         The embedder's signature: the options that determine the numbers.
     space, recipe : str
-        Scoring space and recipe name.
+        Kind of the scoring space (``space.safetensors`` holds it) and recipe name.
     tiers : tuple of TierEntry
         Coarse to fine.
     funnel : Funnel
         The default search plan.
+    guarantee : Guarantee or None
+        What `rdsearch tune` found out about the funnel.
     segments : tuple of SegmentEntry
         In this version exactly one.
     files : tuple of FileEntry
@@ -165,6 +169,7 @@ class Manifest:
     recipe: str
     tiers: tuple[TierEntry, ...]
     funnel: Funnel
+    guarantee: Guarantee | None
     segments: tuple[SegmentEntry, ...]
     files: tuple[FileEntry, ...]
 
@@ -277,7 +282,9 @@ def _parse(table: Mapping[str, Any]) -> Manifest:
 
     values = {field.name: table[field.name] for field in fields(Manifest)}
     values["tiers"] = tuple(TierEntry(**entry) for entry in table["tiers"])
-    values["funnel"] = Funnel(tuple(table["funnel"]["tiers"]), tuple(table["funnel"]["shortlists"]))
+    funnel, guarantee = table["funnel"], table["guarantee"]
+    values["funnel"] = Funnel(tuple(funnel["tiers"]), tuple(funnel["shortlists"]), funnel["probes"])
+    values["guarantee"] = None if guarantee is None else Guarantee(**guarantee)
     values["segments"] = tuple(
         SegmentEntry(**{**entry, "files": files(entry["files"])}) for entry in table["segments"]
     )

@@ -74,7 +74,8 @@ class TerminalProgress:
             self.sequences += sequences
             self.residues += residues
             rate = stage_residues / max(time.monotonic() - began, 1e-9)
-            bar.set_postfix_str(f"{rate:,.0f} residues/s", refresh=False)
+            if stage_residues:
+                bar.set_postfix_str(f"{rate:,.0f} residues/s", refresh=False)
             bar.update(sequences)
 
         return advance

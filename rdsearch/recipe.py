@@ -2,35 +2,75 @@
 
 A recipe is a small TOML file, by name from ``indexes/recipes`` or by path::
 
-    description = "Exact scores at every tier."
+    description = "1 bit first, 8 bits between, 16-bit floats last."
     [codecs]
-    first = "flat"
-    middle = "flat"
-    last = "flat"
+    first = "rabitq"
+    middle = "sq8"
+    last = "sqfp16"
     [shortlists]
     first = 2000
     last = 200
+    [cells]             # of the first tier; may be left out
+    above_rows = 10000  # none up to here: all rows are scanned
+    per_sqrt_row = 4.0  # cells: so many times the square root of the rows
+    probes = 48         # cells that a query scans
 """
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rdsearch.errors import InputError
 from rdsearch.funnel import Funnel
-from rdsearch.tiers import CODECS
+from rdsearch.tiers import CODECS, Codec
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-__all__ = ["Recipe", "load", "names"]
+__all__ = ["Cells", "Recipe", "load", "names"]
 
+# Ratio of dimensions of one tier of a default funnel to the next.
+_APART = 4
 _FOLDER = Path(__file__).parent / "data" / "recipes"
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """When the first tier is split into cells, and how many are scanned.
+
+    Attributes
+    ----------
+    above_rows : int
+        Up to so many rows there are no cells.
+    per_sqrt_row : float
+        Cells, as a multiple of the square root of the rows.
+    probes : int
+        Cells that a query scans.
+    """
+
+    above_rows: int
+    per_sqrt_row: float
+    probes: int
+
+    def __post_init__(self) -> None:
+        if self.above_rows < 0 or not self.per_sqrt_row > 0 or self.probes < 1:
+            raise InputError(
+                "cells need above_rows of at least 0, per_sqrt_row above 0 and probes of at "
+                f"least 1; found {self.above_rows}, {self.per_sqrt_row} and {self.probes}"
+            )
+
+    def count(self, n_rows: int) -> int | None:
+        """Cells for an index of so many rows; None where all rows are scanned."""
+        if n_rows <= self.above_rows:
+            return None
+        return max(1, min(n_rows, round(self.per_sqrt_row * math.sqrt(n_rows))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +85,10 @@ class Recipe:
         Codec of the first tier, of the tiers between, and of the last: keys of
         `rdsearch.tiers.CODECS`. A chain of one tier uses `last`.
     first_shortlist, last_shortlist : int
-        Rows that the first tier passes on, and rows that reach the last tier. Tiers between
-        follow a geometric progression.
+        Rows that the first tier passes on, and rows that reach the last tier where there are
+        tiers between: those follow a geometric progression.
+    cells : Cells or None
+        Of the first tier, whose codec must be ``rabitq`` then.
     """
 
     name: str
@@ -55,6 +97,7 @@ class Recipe:
     last: str
     first_shortlist: int
     last_shortlist: int
+    cells: Cells | None = None
 
     def __post_init__(self) -> None:
         for codec in (self.first, self.middle, self.last):
@@ -69,23 +112,56 @@ class Recipe:
                 f"first {self.first_shortlist}, last {self.last_shortlist}"
             )
 
-    def codecs(self, n_tiers: int) -> list[str]:
-        """Codec of each tier, first to last."""
-        if n_tiers == 1:
-            return [self.last]
-        return [self.first, *[self.middle] * (n_tiers - 2), self.last]
+        if self.cells is not None and self.first != "rabitq":
+            raise InputError(
+                f"recipe {self.name}: cells belong to the codec rabitq; found {self.first} as the "
+                "first codec"
+            )
 
-    def funnel(self, tiers: tuple[str, ...]) -> Funnel:
-        """The default funnel through `tiers`."""
-        steps = len(tiers) - 1
+    def codecs(self, n_tiers: int, n_rows: int) -> list[Codec]:
+        """Codec of each tier, first to last.
+
+        Parameters
+        ----------
+        n_tiers : int
+        n_rows : int
+            Rows of the index: they decide on the first tier's cells.
+        """
+        if n_tiers == 1:
+            return [Codec(self.last)]
+        cells = None if self.cells is None else self.cells.count(n_rows)
+        return [
+            Codec(self.first, cells),
+            *[Codec(self.middle)] * (n_tiers - 2),
+            Codec(self.last),
+        ]
+
+    def funnel(self, tiers: Sequence[str], dims: Sequence[int], n_rows: int) -> Funnel:
+        """The default funnel: from the first tier to the last, each at least 4 times as wide.
+
+        A tier less than 4 times as wide as the one before costs more time than the rows that it
+        keeps from the next are worth. All tiers are written, whatever the funnel uses.
+
+        Parameters
+        ----------
+        tiers, dims : sequence of str, of int
+            Names and dimensions of the index's tiers, coarse to fine.
+        n_rows : int
+        """
+        through = [len(tiers) - 1]
+        for i in range(len(tiers) - 2, 0, -1):
+            if _APART * dims[i] <= dims[through[0]] and _APART * dims[0] <= dims[i]:
+                through.insert(0, i)
+        if len(tiers) > 1:
+            through.insert(0, 0)
+        steps = len(through) - 1
         shrink = self.last_shortlist / self.first_shortlist
-        return Funnel(
-            tiers,
-            tuple(
-                round(self.first_shortlist * shrink ** (i / max(1, steps - 1)))
-                for i in range(steps)
-            ),
+        sizes = (
+            round(self.first_shortlist * shrink ** (i / max(1, steps - 1))) for i in range(steps)
         )
+        has_cells = self.cells is not None and steps and self.cells.count(n_rows) is not None
+        probes = self.cells.probes if self.cells is not None and has_cells else None
+        return Funnel(tuple(tiers[i] for i in through), tuple(sizes), probes)
 
     def as_dict(self) -> dict[str, Any]:
         """For a manifest."""
@@ -118,18 +194,29 @@ def load(name_or_path: str | Path) -> Recipe:
     except (OSError, ValueError) as error:
         raise InputError(f"recipe {path} cannot be read: {error}") from error
     expected = {"codecs": {"first", "middle", "last"}, "shortlists": {"first", "last"}}
+    if "cells" in table:
+        expected["cells"] = {"above_rows", "per_sqrt_row", "probes"}
     found = {key: set(value) for key, value in table.items() if isinstance(value, dict)}
-    if found != expected or set(table) - set(expected) > {"description"}:
+    if found != expected or not set(table) - set(expected) <= {"description"}:
         raise InputError(
-            f"recipe {path}: expected a description and the tables [codecs] first, middle, last "
-            f"and [shortlists] first, last; found {sorted(table)}"
+            f"recipe {path}: expected a description and the tables [codecs] first, middle, last, "
+            "[shortlists] first, last and, if wanted, [cells] above_rows, per_sqrt_row, probes; "
+            f"found {sorted(table)}"
         )
-    codecs, shortlists = table["codecs"], table["shortlists"]
-    if not all(type(shortlists[key]) is int for key in ("first", "last")):
-        raise InputError(f"recipe {path}: shortlists must be whole numbers")
+    codecs, shortlists, cells = table["codecs"], table["shortlists"], table.get("cells", {})
+    whole = [*shortlists.values(), *(cells[key] for key in ("above_rows", "probes") if cells)]
+    numbers = [cells["per_sqrt_row"]] if cells else []
+    if any(type(value) is not int for value in whole) or any(
+        type(value) not in (int, float) for value in numbers
+    ):
+        raise InputError(
+            f"recipe {path}: shortlists, above_rows and probes must be whole numbers, "
+            "per_sqrt_row a number"
+        )
     return Recipe(
         path.stem,
         **{key: str(value) for key, value in codecs.items()},
         first_shortlist=shortlists["first"],
         last_shortlist=shortlists["last"],
+        cells=Cells(**cells) if cells else None,
     )

@@ -20,36 +20,81 @@ from rdsearch import _faiss
 from rdsearch.errors import IndexDamagedError, InputError
 from rdsearch.space import Space
 
-__all__ = ["CODECS", "TRAINING_ROWS", "Tier", "read", "write"]
-
-#: Rows that a codec sees at most when it learns its ranges.
-TRAINING_ROWS = 100_000
+__all__ = ["CODECS", "Codec", "Tier", "read", "write"]
 
 #: Codec name to bits a dimension; the constants that RaBitQ keeps beside its bits not counted.
-CODECS = {"flat": 32, "sqfp16": 16, "sq8": 8, "rabitq": 1}
+CODECS = {"flat": 32, "sqfp16": 16, "sq8": 8, "rabitq4": 4, "rabitq": 1}
+
+# Rows that a codec sees when it learns its ranges, and for each cell when cells are learnt.
+_TRAINING_ROWS = 20_000
+_TRAINING_ROWS_A_CELL = 64
+
+# Bits that RaBitQ rounds the query to; its unrounded scan is a hundred times slower.
+_QUERY_BITS = 4
 
 
-def _codec(name: str, dims: int) -> Any:
-    """An empty inner product index with this codec."""
-    faiss = _faiss.load()
-    inner = faiss.METRIC_INNER_PRODUCT
-    if name == "flat":
-        return faiss.IndexFlat(dims, inner)
-    if name == "rabitq":
-        return faiss.IndexRaBitQ(dims, inner)
-    kinds = {
-        "sqfp16": faiss.ScalarQuantizer.QT_fp16,
-        "sq8": faiss.ScalarQuantizer.QT_8bit,
-    }
-    if name not in kinds:
-        raise InputError(f"there is no codec {name!r}; choose from {', '.join(CODECS)}")
-    return faiss.IndexScalarQuantizer(dims, kinds[name], inner)
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """How a tier keeps its vectors.
+
+    Attributes
+    ----------
+    name : str
+        A key of `CODECS`.
+    cells : int or None
+        Cells of an inverted file; a search scans the rows of the nearest ones. None: all rows
+        are scanned. Only ``rabitq`` comes with cells.
+    """
+
+    name: str
+    cells: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in CODECS:
+            raise InputError(f"there is no codec {self.name!r}; choose from {', '.join(CODECS)}")
+        if self.cells is not None and (self.name != "rabitq" or self.cells < 1):
+            raise InputError(
+                f"cells belong to the codec rabitq and must be positive; found {self.cells} cells "
+                f"of {self.name}"
+            )
+
+    def __str__(self) -> str:
+        return self.name if self.cells is None else f"{self.name}, {self.cells} cells"
+
+    def training_rows(self, n_rows: int) -> int:
+        """Rows of `n_rows` that it learns from."""
+        return min(n_rows, max(_TRAINING_ROWS, _TRAINING_ROWS_A_CELL * (self.cells or 0)))
+
+    def make(self, dims: int) -> Any:
+        """An empty FAISS index over unit vectors that scores inner products."""
+        faiss = _faiss.load()
+        inner = faiss.METRIC_INNER_PRODUCT
+        kinds = faiss.ScalarQuantizer
+        if self.cells is not None:
+            cells = faiss.IndexFlatIP(dims)
+            index = faiss.IndexIVFRaBitQ(cells, dims, self.cells, inner)
+            index.own_fields = True
+            cells.this.disown()
+            index.cp.spherical = True
+            index.cp.min_points_per_centroid = 1  # a warning on standard output below 39
+            return index
+        match self.name:
+            case "flat":
+                return faiss.IndexFlat(dims, inner)
+            case "rabitq":
+                return faiss.IndexRaBitQ(dims, inner)
+            case "rabitq4":
+                return faiss.IndexRaBitQ(dims, inner, 4)
+            case "sq8":
+                return faiss.IndexScalarQuantizer(dims, kinds.QT_8bit, inner)
+            case _:
+                return faiss.IndexScalarQuantizer(dims, kinds.QT_fp16, inner)
 
 
 def write(
     path: Path,
     space: Space,
-    codec: str,
+    codec: Codec,
     training: NDArray[np.float32],
     blocks: Iterable[NDArray[np.float32]],
 ) -> int:
@@ -60,11 +105,10 @@ def write(
     path : Path
         The file to write.
     space : Space
-        Its mean has the tier's dimensions.
-    codec : str
-        A key of `CODECS`.
+        Of the tier's dimensions.
+    codec : Codec
     training : ndarray, shape (n, dims), float32
-        Rows that the codec learns its ranges from.
+        Rows that the codec learns its ranges and cells from.
     blocks : iterable of ndarray, shape (block, dims), float32
         All rows in order.
 
@@ -74,7 +118,7 @@ def write(
         Rows written.
     """
     faiss = _faiss.load()
-    index = space.wrap(_codec(codec, space.mean.shape[0]))
+    index = space.wrap(codec.make(space.dims))
     index.train(np.ascontiguousarray(training, dtype=np.float32))
     for block in blocks:
         index.add(np.ascontiguousarray(block, dtype=np.float32))
@@ -95,32 +139,71 @@ class Tier:
         The member that ends this tier.
     dims : int
         Length of the prefix.
-    index : faiss.Index
-        Takes prefixes, scores inner products in the tier's space.
+    index : faiss.IndexPreTransform
+        Takes rd prefixes, scores inner products in the tier's space: the file as it is.
+    codec : faiss.Index
+        The part behind the transforms: takes unit vectors in the tier's space.
     """
 
     name: str
     dims: int
     index: Any
+    codec: Any
 
     @property
     def n_rows(self) -> int:
         """Rows in the index."""
         return int(self.index.ntotal)
 
-    def scores(
-        self, queries: NDArray[np.float32], rows: Sequence[NDArray[np.int64]]
-    ) -> list[NDArray[np.float32]]:
-        """Score chosen rows, one by one.
+    @property
+    def cells(self) -> int | None:
+        """Cells of its inverted file, if it is one."""
+        return int(self.codec.nlist) if hasattr(self.codec, "nlist") else None
 
-        FAISS sums in another order in batches than one by one, so that equal vectors can get
-        scores that differ in the last bit. One by one they are equal, which a deterministic
-        order needs.
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row's code."""
+        return int(self.codec.code_size)
+
+    @property
+    def exact(self) -> bool:
+        """Whether it keeps float32 values, which FAISS scans by matrix products in batches."""
+        return isinstance(self.codec, _faiss.load().IndexFlat)
+
+    def parameters(self, selector: Any = None, probes: int | None = None) -> Any:
+        """Search parameters of the codec.
 
         Parameters
         ----------
-        queries : ndarray, shape (q, at least dims), float32
-            rd embeddings; the tier cuts its prefix.
+        selector : faiss.IDSelector, optional
+            Rows that may be found. The caller keeps it alive.
+        probes : int, optional
+            Cells to scan, where there are cells; all where it is not given.
+        """
+        faiss = _faiss.load()
+        if hasattr(self.codec, "getDevice"):
+            return None  # on a GPU there are none
+        chosen = {} if selector is None else {"sel": selector}
+        if self.cells is not None:
+            probes = self.cells if probes is None else min(probes, self.cells)
+            return faiss.IVFRaBitQSearchParameters(nprobe=probes, qb=_QUERY_BITS, **chosen)
+        if isinstance(self.codec, faiss.IndexRaBitQ):
+            return faiss.RaBitQSearchParameters(qb=_QUERY_BITS, **chosen)
+        return faiss.SearchParameters(**chosen)
+
+    def scores(
+        self, queries: NDArray[np.float32], rows: Sequence[NDArray[np.int64]]
+    ) -> list[NDArray[np.float32]]:
+        """Score chosen rows.
+
+        FAISS sums in another order in batches than one by one, so that equal vectors can get
+        scores that differ in the last bit. Here they are equal, which a deterministic order
+        needs.
+
+        Parameters
+        ----------
+        queries : ndarray, shape (q, dims), float32
+            Unit vectors in the tier's space.
         rows : sequence of ndarray of int64
             For each query the rows to score.
 
@@ -129,18 +212,68 @@ class Tier:
         list of ndarray of float32
             Scores, shaped as `rows`.
         """
+        if self.exact:
+            return [self._inner_products(*pair) for pair in zip(queries, rows, strict=True)]
         faiss = _faiss.load()
-        computer = self.index.get_distance_computer()
+        if self.cells is not None and self.codec.direct_map.no():
+            self.codec.make_direct_map()  # not in the file: 8 bytes a row, seldom needed
+        computer = self.codec.get_distance_computer()
         scored = []
         for query, chosen in zip(queries, rows, strict=True):
-            prefix = np.ascontiguousarray(query[: self.dims], dtype=np.float32)
-            computer.set_query(faiss.swig_ptr(prefix))
-            scored.append(np.array([computer(int(row)) for row in chosen], dtype=np.float32))
+            vector = np.ascontiguousarray(query, dtype=np.float32)
+            computer.set_query(faiss.swig_ptr(vector))
+            scored.append(np.array([computer(row) for row in chosen.tolist()], dtype=np.float32))
         return scored
 
+    def _inner_products(
+        self, query: NDArray[np.float32], rows: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        faiss = _faiss.load()
+        vector = np.ascontiguousarray(query, dtype=np.float32)
+        chosen = np.ascontiguousarray(rows, dtype=np.int64)
+        scores = np.empty(len(chosen), dtype=np.float32)
+        faiss.fvec_inner_products_by_idx(
+            faiss.swig_ptr(scores),
+            faiss.swig_ptr(vector),
+            self.codec.get_xb(),
+            faiss.swig_ptr(chosen),
+            self.dims,
+            1,
+            len(chosen),
+        )
+        return scores
 
-def read(path: Path, name: str, dims: int, n_rows: int) -> Tier:
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The tier's own vectors of rows, as its codec keeps them.
+
+        Parameters
+        ----------
+        rows : ndarray, shape (n,), int64
+
+        Returns
+        -------
+        ndarray, shape (n, dims), float32
+            In the tier's space; of unit length but for the codec's rounding.
+        """
+        if self.cells is not None and self.codec.direct_map.no():
+            self.codec.make_direct_map()
+        chosen = np.ascontiguousarray(rows, dtype=np.int64)
+        found: NDArray[np.float32] = self.codec.reconstruct_batch(chosen)
+        return found
+
+
+def read(path: Path, name: str, dims: int, n_rows: int, *, mapped: bool = False) -> Tier:
     """Open a tier file.
+
+    Parameters
+    ----------
+    path : Path
+    name : str
+    dims, n_rows : int
+        What the file must have.
+    mapped : bool, optional
+        Leave the vectors on the disk and map them into memory: opening reads next to nothing,
+        and a search reads the rows it scores.
 
     Raises
     ------
@@ -149,19 +282,20 @@ def read(path: Path, name: str, dims: int, n_rows: int) -> Tier:
     """
     faiss = _faiss.load()
     try:
-        index = faiss.read_index(str(path))
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
     except (RuntimeError, MemoryError) as error:
         raise IndexDamagedError(
             f"{path}: FAISS cannot read it ({_reason(error)}). Restore the file or build again",
             path=path,
         ) from error
-    if (index.d, index.ntotal) != (dims, n_rows):
+    if (index.d, index.ntotal) != (dims, n_rows) or not isinstance(index, faiss.IndexPreTransform):
         raise IndexDamagedError(
-            f"{path}: expected {n_rows} rows of {dims} dimensions, found {index.ntotal} of "
-            f"{index.d}. Restore the file or build again",
+            f"{path}: expected {n_rows} rows of {dims} dimensions behind their transforms, found "
+            f"{index.ntotal} of {index.d} in {type(index).__name__}. Restore the file or build "
+            "again",
             path=path,
         )
-    return Tier(name, dims, index)
+    return Tier(name, dims, index, faiss.downcast_index(index.index))
 
 
 def _reason(error: BaseException) -> str:

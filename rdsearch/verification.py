@@ -14,8 +14,17 @@ from rdsearch import tiers
 from rdsearch.catalog import Catalog
 from rdsearch.chain import Chain
 from rdsearch.errors import CatalogError, ChainError, IndexDamagedError, RdsearchError
-from rdsearch.layout import CATALOG, CHAIN, load_chain, open_catalog, segment_folder, tier_file
+from rdsearch.layout import (
+    CATALOG,
+    CHAIN,
+    SPACE,
+    load_chain,
+    open_catalog,
+    segment_folder,
+    tier_file,
+)
 from rdsearch.manifest import MANIFEST, Manifest, SegmentEntry
+from rdsearch.space import Space
 
 __all__ = ["Check", "checks", "verify"]
 
@@ -60,7 +69,10 @@ def checks(path: str | Path) -> Iterator[Check]:
         yield Check(MANIFEST, error)
         return
     yield Check(MANIFEST, None)
-    content = {CHAIN: lambda: _check_chain(path, manifest)}
+    content = {
+        CHAIN: lambda: _discard(load_chain(path, manifest)),
+        SPACE: lambda: _discard(Space.load(path / SPACE)),
+    }
     for segment in manifest.segments:
         content.update(_segment_checks(path, manifest, segment))
     for file in manifest.all_files():
@@ -95,10 +107,6 @@ def verify(path: str | Path) -> None:
         raise errors[0]
     if errors:
         raise IndexDamagedError("\n".join(map(str, errors)), path=Path(path), errors=errors)
-
-
-def _check_chain(path: Path, manifest: Manifest) -> None:
-    load_chain(path, manifest)
 
 
 def _segment_checks(

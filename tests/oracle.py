@@ -90,6 +90,27 @@ def _right_singular_vectors(matrix: np.ndarray) -> np.ndarray:
 # --- search -----------------------------------------------------------------------------------
 
 
+def space_cosines(
+    vectors: np.ndarray, queries: np.ndarray, dims: int, kind: str, whole: int
+) -> np.ndarray:
+    """Cosines of queries and vectors under the inverse of the (shrunk) covariance.
+
+    The inverse itself, where the package multiplies with a Cholesky factor of it.
+    """
+    data = vectors[:, :whole].astype(np.float64)
+    centred = data - data.mean(axis=0)
+    covariance = centred.T @ centred / (len(data) - 1)
+    if kind == "standardised":
+        covariance = np.diag(np.diag(covariance))
+    shrunk = covariance + 3e-3 * np.linalg.eigvalsh(covariance).max() * np.eye(whole)
+    inverse = np.linalg.inv(shrunk[:dims, :dims])
+    left = (queries[:, :dims] - data.mean(axis=0)[:dims]).astype(np.float64)
+    right = centred[:, :dims]
+    lengths = np.sqrt(np.einsum("id,de,ie->i", left, inverse, left))
+    others = np.sqrt(np.einsum("id,de,ie->i", right, inverse, right))
+    return (left @ inverse @ right.T) / lengths[:, None] / others
+
+
 def centred_cosine(query: np.ndarray, targets: np.ndarray, mean: np.ndarray) -> np.ndarray:
     """Cosines of one query with every target after the mean is taken off both."""
     left = query.astype(np.float64) - mean
@@ -109,3 +130,94 @@ def exhaustive_search(
         rows.append(order)
         scores.append(cosines[order])
     return rows, scores
+
+
+# --- evaluation -------------------------------------------------------------------------------
+
+
+def homologs(labels: dict[str, str], rankings: dict[str, list[str]]) -> dict[str, dict[str, Any]]:
+    """The SCOPe protocol on names and label strings, target by target.
+
+    Per level: the share of true positives before the first false positive, averaged over the
+    queries that have all three kinds (``all``), with the denominators of Foldseek's script
+    (``script``), and over the queries that have this kind (``any``); Hit@1, Hit@10, MAP.
+    """
+
+    def kind(query: str, target: str) -> str:
+        left, right = labels[query].split("."), labels[target].split(".")
+        for length, name in ((4, "family"), (3, "superfamily"), (2, "fold")):
+            if left[:length] == right[:length]:
+                return name
+        return "false"
+
+    levels = ("family", "superfamily", "fold")
+    kinds = {q: [kind(q, t) for t in labels if t != q] for q in labels}
+    results: dict[str, dict[str, Any]] = {}
+    for place, level in enumerate(levels):
+        nearer = levels[:place]
+        lists: dict[str, list[float]] = {
+            name: [] for name in ("all", "script", "any", "hit1", "hit10", "map")
+        }
+        for query in labels:
+            total = kinds[query].count(level)
+            if total == 0:
+                continue
+            seen = [kind(query, t) for t in rankings[query] if t != query and t in labels]
+            found = 0
+            for one in seen:
+                if one == "false":
+                    break
+                found += one == level
+            lists["any"].append(found / total)
+            if all(kinds[query].count(other) for other in levels):
+                lists["all"].append(found / total)
+                lists["script"].append(found / (total if level == "family" else total + 1))
+            considered = [one for one in seen if one not in nearer]
+            lists["hit1"].append(float(level in considered[:1]))
+            lists["hit10"].append(float(level in considered[:10]))
+            precision, right = 0.0, 0
+            for rank, one in enumerate(considered, start=1):
+                if one == level:
+                    right += 1
+                    precision += right / rank
+            lists["map"].append(precision / total)
+        results[level] = {name: sum(v) / len(v) if v else None for name, v in lists.items()}
+        results[level]["queries"] = len(lists["any"])
+    return results
+
+
+def composition_ranking(sequences: list[str]) -> list[list[int]]:
+    """All against all by standardised amino-acid composition, one cosine after another."""
+    letters = "ACDEFGHIKLMNPQRSTVWY"
+    table = []
+    for sequence in sequences:
+        counts = [sequence.count(letter) for letter in letters]
+        table.append([count / max(1, sum(counts)) for count in counts])
+    columns = list(zip(*table, strict=True))
+    means = [sum(column) / len(column) for column in columns]
+    spreads = [
+        (sum((value - mean) ** 2 for value in column) / len(column)) ** 0.5
+        for column, mean in zip(columns, means, strict=True)
+    ]
+    scaled = [
+        [(v - m) / s if s > 0 else 0.0 for v, m, s in zip(line, means, spreads, strict=True)]
+        for line in table
+    ]
+
+    def cosine(left: list[float], right: list[float]) -> float:
+        dot = sum(a * b for a, b in zip(left, right, strict=True))
+        length = (sum(a * a for a in left) * sum(b * b for b in right)) ** 0.5
+        return round(dot / length, 9) if length > 0 else 0.0
+
+    return [
+        sorted(range(len(scaled)), key=lambda j: (-cosine(line, scaled[j]), j)) for line in scaled
+    ]
+
+
+def recall_at_k(true: np.ndarray, returned: list[list[int]], k: int) -> float:
+    """Recall with ties from the whole matrix of true scores, shape (queries, rows)."""
+    shares = []
+    for scores, rows in zip(true, returned, strict=True):
+        threshold = sorted(scores, reverse=True)[k - 1]
+        shares.append(sum(1 for row in rows[:k] if scores[row] >= threshold - 1e-6) / k)
+    return sum(shares) / len(shares)

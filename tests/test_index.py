@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from dataclasses import replace
 
 import faiss
 import numpy as np
@@ -119,11 +120,13 @@ def test_to_tier_never_loads_wider_members(mini_index, queries, monkeypatch):
 
 def test_plans(mini_index):
     with rdsearch.open(mini_index) as index:
-        assert index.plan() == Funnel(("0.1M", "0.5M", "1.2M", "4.8M"), (2000, 632, 200))
-        assert index.plan("1.2M") == Funnel(("0.1M", "0.5M", "1.2M"), (2000, 632))
-        assert index.plan(shortlists=50).shortlists == (50, 50, 50)
-        assert index.plan("4.8M", {"0.1M": 90}) == Funnel(("0.1M", "4.8M"), (90,))
-        assert index.plan("1.2M", {}) == Funnel(("1.2M",), ())
+        assert index.plan() == Funnel(("0.1M", "4.8M"), (2000,))
+        assert index.plan(to_tier="1.2M") == Funnel(("0.1M", "1.2M"), (2000,))
+        assert index.plan(shortlists=50) == Funnel(("0.1M", "4.8M"), (50,))
+        assert index.plan(to_tier="4.8M", shortlists={"0.1M": 90}) == Funnel(
+            ("0.1M", "4.8M"), (90,)
+        )
+        assert index.plan(to_tier="1.2M", shortlists={}) == Funnel(("1.2M",), ())
         for to_tier, shortlists, words in [
             ("650M", None, "no tier '650M'; it has 0.1M, 0.5M, 1.2M, 4.8M"),
             (None, {"9B": 3}, "no tier '9B'"),
@@ -132,7 +135,7 @@ def test_plans(mini_index):
             (None, 0, "must be positive"),
         ]:
             with pytest.raises(InputError, match=words):
-                index.plan(to_tier, shortlists)
+                index.plan(None, to_tier, shortlists)
 
 
 def test_options_are_checked_before_a_query_is_read(mini_index):
@@ -141,6 +144,105 @@ def test_options_are_checked_before_a_query_is_read(mini_index):
             index.search("absent.fasta", k=0)
         with pytest.raises(InputError, match="no tier"):
             index.search("absent.fasta", to_tier="3B")
+
+
+def test_filters_reach_the_search(mini_index, queries):
+    with rdsearch.open(mini_index) as index:
+        every = list(index.search(queries, index.n_rows))
+        for options, holds in [
+            ({"where": "length < 200"}, lambda hit: hit.length < 200),
+            ({"where": "length = 0"}, lambda hit: False),
+            ({"ids": [every[0].hits[5].accession]}, lambda hit: hit.row == every[0].hits[5].row),
+        ]:
+            for whole, some in zip(every, index.search(queries, 120, **options), strict=True):
+                expected = [hit.row for hit in whole.hits if holds(hit)]
+                assert [hit.row for hit in some.hits] == expected
+        with pytest.raises(InputError, match="lenght"):
+            index.search(queries, where="lenght < 200")
+
+
+def test_a_query_can_be_left_out_of_its_hits(mini_index, proteins_file):
+    records = list(fasta.read(proteins_file))
+    named = replace(records[3], accession="unknown", id="unknown")
+    other = replace(records[4], accession="unknown", sequence=records[4].sequence + "A")
+    with rdsearch.open(mini_index) as index:
+        asked = [records[0], named, other]
+        whole, others = index.search(asked, 9), index.search(asked, 8, exclude_self=True)
+        for query, one, left in zip(asked, whole, others, strict=True):
+            rows = [hit.row for hit in one.hits]
+            expected = rows[:8] if query is other else rows[1:]
+            assert [hit.row for hit in left.hits] == expected
+
+
+def test_a_store_of_queries(mini_index, mini_store, mini_chain, proteins_file, tmp_path):
+    with rdsearch.open(mini_index) as index:
+        embedded = list(index.search(proteins_file, 3))
+        for queries in (mini_store, mini_store.path, str(mini_store.path)):
+            stored = list(index.search(queries, 3))
+            assert [r.query.id for r in stored] == [r.query.id for r in embedded]
+            for one, other in zip(embedded, stored, strict=True):
+                assert [hit.row for hit in one.hits] == [hit.row for hit in other.hits]
+        few = tmp_path / "few.fasta"
+        few.write_text(">a\nMKVLAAGIVGLCAKAYWE\n")
+        rdsearch.embed_proteins(few, mini_chain.upto("0.5M"), tmp_path / "other")
+        with pytest.raises(ChainMismatchError, match="Embed the queries with the index's chain"):
+            index.search(tmp_path / "other")
+
+
+def test_explanations_count_rows_and_bytes(mini_index, queries):
+    told = []
+    with rdsearch.open(mini_index) as index:
+        shortlists = {"0.1M": 50, "1.2M": 20}
+        list(
+            index.search(
+                queries,
+                explain=lambda query, steps: told.append((query, steps)),
+                shortlists=shortlists,
+            )
+        )
+    assert [query for query, _ in told] == queries
+    for _, steps in told:
+        assert [step.tier for step in steps] == ["0.1M", "1.2M", "4.8M"]
+        assert [step.rows for step in steps] == [120, 50, 20]
+        assert [step.bytes for step in steps] == [120 * 64 * 4, 50 * 128 * 4, 20 * 256 * 4]
+        assert all(step.seconds >= 0 for step in steps)
+
+
+def test_memory_and_disk_give_the_same_hits(mini_index, queries):
+    with (
+        rdsearch.open(mini_index) as mapped,
+        rdsearch.open(mini_index, in_memory=True) as loaded,
+    ):
+        one, other = list(mapped.search(queries)), list(loaded.search(queries))
+    assert [r.hits for r in one] == [r.hits for r in other]
+
+
+def test_rows_as_queries(mini_index, mini_store):
+    with rdsearch.open(mini_index) as index:
+        database = mini_store.rd(slice(None))
+        rows, scores = oracle.exhaustive_search(database, index.space.mean, database[:40], 6)
+        for funnel in (index.plan(shortlists={}), index.plan(shortlists=120)):
+            found = index.rank_rows(range(40), 5, funnel)
+            for row, ranking, expected, cosines in zip(range(40), found, rows, scores, strict=True):
+                others = expected != row
+                assert ranking.rows.tolist() == expected[others][:5].tolist()
+                np.testing.assert_allclose(ranking.scores[:, -1], cosines[others][:5], atol=5e-6)
+        with pytest.raises(InputError, match="rows from 0 to 119"):
+            index.rank_rows([120], 5, funnel)
+
+
+def test_vectors_that_cannot_be_searched(mini_index):
+    with rdsearch.open(mini_index) as index:
+        funnel = index.default_funnel
+        for vectors, words in [
+            (np.full((1, 256), np.nan), "not finite"),
+            (np.zeros((1, 255)), r"\(n, 256\) or be wider; found \(1, 255\)"),
+        ]:
+            given = vectors.astype(np.float32)
+            before = given.copy()
+            with pytest.raises(InputError, match=words):
+                index.rank(given, 3, funnel)
+            np.testing.assert_array_equal(given, before)
 
 
 def test_existing_things_are_not_replaced(mini_store, mini_chain, tmp_path):

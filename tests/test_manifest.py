@@ -9,6 +9,7 @@ import pytest
 
 from rdsearch.errors import IndexDamagedError, IndexMissingError, InputError
 from rdsearch.funnel import Funnel
+from rdsearch.guarantee import Guarantee
 from rdsearch.manifest import FileEntry, Manifest, SegmentEntry, TierEntry
 
 
@@ -24,8 +25,9 @@ def manifest(tmp_path):
         embedding={"dtype": "float32", "window": 1022},
         space="centred",
         recipe="exact",
-        tiers=(TierEntry("a", 8, "flat"), TierEntry("b", 16, "flat")),
-        funnel=Funnel(("a", "b"), (100,)),
+        tiers=(TierEntry("a", 8, "rabitq", 20), TierEntry("b", 16, "flat")),
+        funnel=Funnel(("a", "b"), (100,), 4),
+        guarantee=Guarantee(0.99, 0.95, 10, 500, 0.995, "sample", 0),
         segments=(SegmentEntry("000001", 3, 4, "cd" * 32, (entry,)),),
         files=(entry,),
     )

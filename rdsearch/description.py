@@ -1,0 +1,70 @@
+"""What an index is, for people and programs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rdsearch.layout import tier_file
+from rdsearch.manifest import Manifest
+
+if TYPE_CHECKING:
+    from rdsearch.index import Index
+
+__all__ = ["describe"]
+
+_SOURCES = {"indexed": "the indexed vectors", "chain": "the chain"}
+
+
+def describe(index: Index) -> dict[str, Any]:
+    """Facts about an opened index.
+
+    Parameters
+    ----------
+    index : Index
+
+    Returns
+    -------
+    dict
+        What JSON can hold. ``guarantee`` is None until `rdsearch tune` gave one.
+    """
+    manifest = index.manifest
+    guarantee = manifest.guarantee
+    return {
+        "path": str(index.path),
+        "created": manifest.created,
+        "rdsearch": manifest.rdsearch,
+        "family": manifest.family,
+        "chain": manifest.chain_hash,
+        "chain_residues": index.chain.n_residues,
+        "rows": index.n_rows,
+        "accessions": index.n_accessions,
+        "space": manifest.space,
+        "space_from": _SOURCES[index.space.source],
+        "recipe": manifest.recipe,
+        "funnel": str(manifest.funnel),
+        "guarantee": None if guarantee is None else asdict(guarantee),
+        "tiers": [
+            {
+                "name": tier.name,
+                "dims": tier.dims,
+                "codec": tier.codec,
+                "cells": tier.cells,
+                "bytes": _tier_bytes(manifest, tier.name),
+            }
+            for tier in manifest.tiers
+        ],
+        "columns": index.columns,
+        "bytes": sum(file.size for file in manifest.all_files()),
+        "embedding": manifest.embedding,
+    }
+
+
+def _tier_bytes(manifest: Manifest, name: str) -> int:
+    ending = "/" + tier_file(name)
+    return sum(
+        file.size
+        for segment in manifest.segments
+        for file in segment.files
+        if file.path.endswith(ending)
+    )

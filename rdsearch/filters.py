@@ -1,0 +1,189 @@
+"""Which rows a search may find: by expression, by accession, by taxon."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdsearch.errors import InputError
+from rdsearch.headers import parse_header
+from rdsearch.metadata import quoted
+
+if TYPE_CHECKING:
+    from rdsearch.catalog import Catalog
+
+__all__ = ["allowed_rows", "combine", "read_ids", "rows_of_ids", "within_taxon"]
+
+_LOGGER = logging.getLogger(__name__)
+_EXAMPLES = 3
+
+# Text of ids and nothing else.
+_IDS_ALONE = r"[\s\d;,|\[\]''\"]*"
+
+
+def allowed_rows(
+    catalog: Catalog,
+    where: str | None = None,
+    ids: Iterable[str] | None = None,
+    taxon: int | None = None,
+) -> NDArray[np.int64] | None:
+    """Rows that pass every filter that is given.
+
+    Parameters
+    ----------
+    catalog : Catalog
+    where : str, optional
+        See `Catalog.rows_where`.
+    ids : iterable of str, optional
+        See `rows_of_ids`.
+    taxon : int, optional
+        See `Catalog.rows_of_taxon`.
+
+    Returns
+    -------
+    ndarray, shape (rows,), int64, or None
+        Sorted, distinct; None when no filter is given: all rows.
+
+    Raises
+    ------
+    InputError
+        A filter that cannot be used.
+    """
+    return combine(
+        None if where is None else catalog.rows_where(where),
+        None if ids is None else rows_of_ids(catalog, ids),
+        None if taxon is None else catalog.rows_of_taxon(taxon),
+    )
+
+
+def combine(*filters: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
+    """Rows that are in every filter.
+
+    Parameters
+    ----------
+    *filters : ndarray of int64, sorted and distinct, or None
+        None lets every row pass.
+
+    Returns
+    -------
+    ndarray, shape (rows,), int64, or None
+        Sorted, distinct; None when every filter is None.
+    """
+    given = [rows for rows in filters if rows is not None]
+    if not given:
+        return None
+    return reduce(lambda a, b: np.intersect1d(a, b, assume_unique=True), given)
+
+
+def rows_of_ids(catalog: Catalog, ids: Iterable[str]) -> NDArray[np.int64]:
+    """Rows of accessions; how many the index lacks is logged.
+
+    Parameters
+    ----------
+    catalog : Catalog
+    ids : iterable of str
+        Accessions or ids as they stand in FASTA headers: ``P12345`` and ``sp|P12345|AATM_RABIT``.
+
+    Returns
+    -------
+    ndarray, shape (rows,), int64
+        Sorted, distinct.
+
+    Raises
+    ------
+    InputError
+        None of them is in the index.
+    """
+    if isinstance(ids, str):
+        raise InputError(f"ids are accessions, one string each; found the one string {ids!r}")
+    wanted = list(dict.fromkeys(parse_header(name)["accession"] for name in ids if name.strip()))
+    found = catalog.rows_of(wanted)
+    missing = [accession for accession in wanted if accession not in found]
+    examples = ", ".join(missing[:_EXAMPLES]) + (", …" if len(missing) > _EXAMPLES else "")
+    if not found:
+        raise InputError(
+            f"none of {len(wanted):,} accessions is in the index"
+            + (f" ({examples})" if missing else "")
+            + ". Expected accessions as the index has them, one a line",
+            missing=missing,
+        )
+    if missing:
+        _LOGGER.warning(
+            "%s of %s accessions are not in the index (%s)",
+            f"{len(missing):,}",
+            f"{len(wanted):,}",
+            examples,
+        )
+    return np.unique(np.fromiter(found.values(), dtype=np.int64, count=len(found)))
+
+
+def read_ids(path: str | Path) -> list[str]:
+    """Accessions from a file, one a line.
+
+    Parameters
+    ----------
+    path : str or Path
+        UTF-8 text; ``"-"`` is standard input. Blank lines and lines that begin with ``#`` do not
+        count.
+
+    Returns
+    -------
+    list of str
+        In the order of the file.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, a line has more than one word, or there is no accession.
+    """
+    try:
+        raw = sys.stdin.buffer.read() if str(path) == "-" else Path(path).read_bytes()
+        lines = raw.decode("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as text in UTF-8 ({error})") from error
+    ids = []
+    for number, line in enumerate(lines, start=1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        if len(words) > 1:
+            raise InputError(
+                f"{path}, line {number}: expected one accession, found {len(words)} words. Keep "
+                "the column with the accessions",
+                path=path,
+                line=number,
+            )
+        ids.append(words[0])
+    if not ids:
+        raise InputError(f"{path}: expected accessions, one a line; found none", path=path)
+    return ids
+
+
+def within_taxon(column: str, kind: str) -> str:
+    """SQL condition that is true when a lineage has taxon id ``$2``, as text.
+
+    Text may hold ids alone, between any separators, or items that each begin with an id, as
+    UniProt writes them: ``2 (superkingdom), 562 (species)``.
+
+    Parameters
+    ----------
+    column : str
+        Name of the column.
+    kind : str
+        Its SQL type: a list, or something that can be written as text.
+    """
+    if kind.endswith("[]"):
+        return f"list_contains({quoted(column)}::VARCHAR[], $2)"
+    text = f"{quoted(column)}::VARCHAR"
+    return (
+        f"CASE WHEN regexp_full_match({text}, '{_IDS_ALONE}') "
+        rf"THEN regexp_matches({text}, '(^|\D)' || $2 || '(\D|$)') "
+        rf"ELSE regexp_matches({text}, '(^|[;,|])\s*' || $2 || '\s*([(;,|]|$)') END"
+    )
