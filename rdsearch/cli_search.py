@@ -21,7 +21,7 @@ __all__ = ["search"]
 @click.command()
 @click.argument("index", type=OUTPUT)
 @click.argument("query", type=QUERY)
-@click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="Hits a query.")
+@click.option("-k", type=click.IntRange(1), help="Hits a query. [default: 10]")
 @click.option("--from-tier", metavar="TIER", help="Begin here. [default: the index's funnel]")
 @click.option("--to-tier", metavar="TIER", help="Stop here: wider members are never loaded.")
 @click.option(
@@ -66,7 +66,7 @@ __all__ = ["search"]
 def search(
     index: Path,
     query: str,
-    k: int,
+    k: int | None,
     from_tier: str | None,
     to_tier: str | None,
     shortlist: dict[str, int] | int | None,
@@ -100,11 +100,17 @@ def search(
         working(threads, quiet) as progress,
         rdsearch.open(index, in_memory=in_memory, **embedding) as opened,
     ):
-        funnel = opened.plan(from_tier, to_tier, shortlist, nprobe)
+        plan: dict[str, Any] = {
+            "from_tier": from_tier,
+            "to_tier": to_tier,
+            "shortlists": shortlist,
+            "probes": nprobe,
+        }
+        funnel = opened.plan(**plan)
         found = opened.search(
             query,
             k,
-            funnel=funnel,
+            **plan,
             where=where,
             ids=None if ids is None else filters.read_ids(ids),
             taxon=taxon,

@@ -345,14 +345,14 @@ class FunnelIndex:
     ) -> list[Found]:
         """One FAISS call, then every candidate in order."""
         last = self.tiers[-1]
-        if last.exact and wanted >= self.n_rows:
+        if (last.exact or last.decoded) and wanted >= self.n_rows:
             # Everything is asked for: nothing to choose, only to score and to put in order.
             scores = labels = np.broadcast_to(np.arange(self.n_rows), (len(queries), self.n_rows))
         else:
             scores, labels = self._index.search(queries, wanted, params=parameters)
         keep = (labels >= 0) & (labels != left_out[:, None])
         rows = [line[kept] for line, kept in zip(labels, keep, strict=True)]
-        if last.exact:
+        if last.exact or last.decoded:
             by_query = last.scores(unit(queries), rows)
         else:
             by_query = [line[kept] for line, kept in zip(scores, keep, strict=True)]

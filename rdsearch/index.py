@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -27,16 +28,14 @@ from rdsearch.hits import Hit, QueryHits, assemble
 from rdsearch.hits import columns as hit_columns
 from rdsearch.layout import check_chain, load_chain, open_catalog
 from rdsearch.manifest import Manifest
-from rdsearch.queries import Queries, QueryEmbedder, own_rows
+from rdsearch.queries import Queries, QueryEmbedder, hits_wanted, own_rows
 from rdsearch.rerank import Reranking, rerank
 from rdsearch.searcher import Ranking, Searcher, Step
 
 if TYPE_CHECKING:
     from rdsearch.progress import Progress
 
-__all__ = ["DEFAULT_HITS", "Index", "Queries", "open"]
-
-DEFAULT_HITS = 10
+__all__ = ["Index", "Queries", "open"]
 
 
 class Index(Searcher):
@@ -168,7 +167,7 @@ class Index(Searcher):
     def search(
         self,
         queries: Queries,
-        k: int = DEFAULT_HITS,
+        k: int | None = None,
         *,
         funnel: Funnel | None = None,
         where: str | None = None,
@@ -186,8 +185,8 @@ class Index(Searcher):
         queries : str, Path, Store, Record or iterable of Record
             A FASTA file (``"-"``: standard input), a store of proteins that are embedded
             already, or records.
-        k : int
-            Hits for each query at most.
+        k : int, optional
+            Hits for each query at most; 10, or the rows of a smaller index.
         funnel : Funnel, optional
             The whole plan; or say what differs from the default with the arguments of `plan`:
             `from_tier`, `to_tier`, `shortlists`, `probes`.
@@ -219,26 +218,17 @@ class Index(Searcher):
         WeightsError
             A member's weights are not there.
         """
-        if k < 1:
-            raise InputError(f"k must be at least 1; found {k}")
-        if funnel is None:
-            funnel = self.plan(**planned)
-        elif planned:
+        if funnel is not None and planned:
             raise InputError(f"give a funnel, or {', '.join(planned)}, not both")
+        asked = funnel is not None or planned.get("shortlists") is not None
+        funnel = funnel or self.plan(**planned)
+        k = hits_wanted(k, self.n_rows, funnel if asked else None)
         rows = allowed_rows(self.catalog, where=where, ids=ids, taxon=taxon)
-        options = {"rows": rows, "exclude_self": exclude_self, "explain": explain}
         batches = self.batches(queries, funnel.tiers[-1], progress)
-        return self._search(batches, k, funnel, options)
-
-    def _search(
-        self,
-        batches: Iterator[tuple[list[Record], NDArray[np.float32]]],
-        k: int,
-        funnel: Funnel,
-        options: dict[str, Any],
-    ) -> Iterator[QueryHits]:
-        for records, vectors in batches:
-            yield from self.search_vectors(records, vectors, k, funnel, **options)
+        return chain.from_iterable(
+            self._found(records, vectors, k, funnel, rows, exclude_self, explain)
+            for records, vectors in batches
+        )
 
     def rerank(
         self,
@@ -274,14 +264,14 @@ class Index(Searcher):
     def embed(
         self, sequences: Sequence[str], tier: str, progress: Progress | None = None
     ) -> NDArray[np.float32]:
-        """rd embeddings of sequences; see `rdsearch.queries.QueryEmbedder.embed`."""
+        """rd embeddings; see `rdsearch.queries.QueryEmbedder.embed`."""
         return self._queries.embed(sequences, tier, progress)
 
     def search_vectors(
         self,
         queries: Sequence[Record],
         vectors: NDArray[np.float32],
-        k: int = DEFAULT_HITS,
+        k: int | None = None,
         funnel: Funnel | None = None,
         *,
         rows: NDArray[np.int64] | None = None,
@@ -295,7 +285,8 @@ class Index(Searcher):
         queries : sequence of Record
             One for each vector.
         vectors : ndarray, shape (n, at least dims of the funnel's last tier), float32
-        k : int
+        k : int, optional
+            As in `search`.
         funnel : Funnel, optional
             The index's default where not given.
         rows : ndarray of int64, sorted, optional
@@ -307,7 +298,20 @@ class Index(Searcher):
         -------
         list of QueryHits
         """
+        k = hits_wanted(k, self.n_rows, funnel)
         funnel = funnel or self.default_funnel
+        return self._found(queries, vectors, k, funnel, rows, exclude_self, explain)
+
+    def _found(
+        self,
+        queries: Sequence[Record],
+        vectors: NDArray[np.float32],
+        k: int,
+        funnel: Funnel,
+        rows: NDArray[np.int64] | None,
+        exclude_self: bool,
+        explain: Callable[[Record, list[Step]], None] | None,
+    ) -> list[QueryHits]:
         if len(queries) != len(vectors):
             raise InputError(f"{len(queries)} queries need as many vectors; found {len(vectors)}")
         exclude = own_rows(self.catalog, queries) if exclude_self else None

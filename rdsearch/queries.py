@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from rdsearch import family, fasta
 from rdsearch.catalog import Catalog
 from rdsearch.chain import Chain
-from rdsearch.errors import ChainMismatchError, WeightsError
+from rdsearch.errors import ChainMismatchError, InputError, WeightsError
 from rdsearch.fasta import Record
+from rdsearch.funnel import Funnel
 from rdsearch.manifest import Manifest
 from rdsearch.store import Store
 
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from rdsearch.embed import Embedder
     from rdsearch.progress import Progress
 
-__all__ = ["Queries", "QueryEmbedder", "own_rows"]
+__all__ = ["DEFAULT_HITS", "Queries", "QueryEmbedder", "hits_wanted", "own_rows"]
+
+DEFAULT_HITS = 10
 
 # Queries that are embedded together: each member is loaded once for so many.
 _AT_ONCE = 4096
@@ -157,6 +160,35 @@ class QueryEmbedder:
                     )
             self._embedders[tier] = embedder
         return self._embedders[tier]
+
+
+def hits_wanted(k: int | None, n_rows: int, funnel: Funnel | None) -> int:
+    """How many hits a query is to get.
+
+    Parameters
+    ----------
+    k : int or None
+        What was asked for; None for the default, or all rows of a smaller index.
+    n_rows : int
+        Rows of the index.
+    funnel : Funnel or None
+        The funnel, if its shortlists were asked for: those of a default are widened to k.
+
+    Raises
+    ------
+    InputError
+        k below 1, larger than the index, or larger than a shortlist that was asked for.
+    """
+    if k is None:
+        return min(DEFAULT_HITS, n_rows)
+    if not 1 <= k <= n_rows:
+        raise InputError(f"k must be from 1 to {n_rows}, the rows of the index; found {k}")
+    if funnel is not None and min(funnel.shortlists, default=k) < k:
+        raise InputError(
+            f"a shortlist must hold the {k} hits that are wanted (k); found {funnel}. Lengthen it "
+            "or ask for fewer"
+        )
+    return k
 
 
 def own_rows(catalog: Catalog, queries: Sequence[Record]) -> list[int]:

@@ -2,18 +2,18 @@
 
 A recipe is a small TOML file, by name from ``indexes/recipes`` or by path::
 
-    description = "1 bit first, 8 bits between, 16-bit floats last."
+    description = "2 bits a dimension first, 8 bits between, 16-bit floats last."
     [codecs]
-    first = "rabitq"
+    first = "pq4"
     middle = "sq8"
     last = "sqfp16"
     [shortlists]
     first = 2000
     last = 200
     [cells]             # of the first tier; may be left out
-    above_rows = 10000  # none up to here: all rows are scanned
-    per_sqrt_row = 4.0  # cells: so many times the square root of the rows
-    probes = 48         # cells that a query scans
+    above_rows = 1000000  # none up to here: all rows are scanned
+    per_sqrt_row = 4.0    # cells: so many times the square root of the rows
+    probes = 500          # cells that a query scans
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 
 from rdsearch.errors import InputError
 from rdsearch.funnel import Funnel
-from rdsearch.tiers import CODECS, Codec
+from rdsearch.tiers import CODECS, LEAST_ROWS, WITH_CELLS, Codec
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -88,7 +88,7 @@ class Recipe:
         Rows that the first tier passes on, and rows that reach the last tier where there are
         tiers between: those follow a geometric progression.
     cells : Cells or None
-        Of the first tier, whose codec must be ``rabitq`` then.
+        Of the first tier, whose codec must be one of `rdsearch.tiers.WITH_CELLS` then.
     """
 
     name: str
@@ -112,10 +112,10 @@ class Recipe:
                 f"first {self.first_shortlist}, last {self.last_shortlist}"
             )
 
-        if self.cells is not None and self.first != "rabitq":
+        if self.cells is not None and self.first not in WITH_CELLS:
             raise InputError(
-                f"recipe {self.name}: cells belong to the codec rabitq; found {self.first} as the "
-                "first codec"
+                f"recipe {self.name}: cells belong to the codecs {' and '.join(WITH_CELLS)}; found "
+                f"{self.first} as the first codec"
             )
 
     def codecs(self, n_tiers: int, n_rows: int) -> list[Codec]:
@@ -125,16 +125,15 @@ class Recipe:
         ----------
         n_tiers : int
         n_rows : int
-            Rows of the index: they decide on the first tier's cells.
+            Rows of the index: they decide on the first tier's cells, and a codec that cannot
+            be learnt from so few rows gives way to ``flat``.
         """
-        if n_tiers == 1:
-            return [Codec(self.last)]
+        places = [self.first, *[self.middle] * (n_tiers - 2), self.last][-n_tiers:]
+        codecs = [Codec(name if n_rows >= LEAST_ROWS.get(name, 0) else "flat") for name in places]
         cells = None if self.cells is None else self.cells.count(n_rows)
-        return [
-            Codec(self.first, cells),
-            *[Codec(self.middle)] * (n_tiers - 2),
-            Codec(self.last),
-        ]
+        if n_tiers > 1 and codecs[0].name in WITH_CELLS:
+            codecs[0] = Codec(self.first, cells)
+        return codecs
 
     def funnel(self, tiers: Sequence[str], dims: Sequence[int], n_rows: int) -> Funnel:
         """The default funnel: from the first tier to the last, each at least 4 times as wide.

@@ -20,10 +20,16 @@ from rdsearch import _faiss
 from rdsearch.errors import IndexDamagedError, InputError
 from rdsearch.space import Space
 
-__all__ = ["CODECS", "Codec", "Tier", "read", "write"]
+__all__ = ["CODECS", "LEAST_ROWS", "WITH_CELLS", "Codec", "Tier", "read", "write"]
 
 #: Codec name to bits a dimension; the constants that RaBitQ keeps beside its bits not counted.
-CODECS = {"flat": 32, "sqfp16": 16, "sq8": 8, "rabitq4": 4, "rabitq": 1}
+CODECS = {"flat": 32, "sqfp16": 16, "sq8": 8, "rabitq4": 4, "pq4": 2, "rabitq": 1}
+
+#: Codecs that can be split into cells.
+WITH_CELLS = ("pq4", "rabitq")
+
+#: Fewest rows that a codec can be learnt from.
+LEAST_ROWS = {"pq4": 1000}
 
 # Rows that a codec sees when it learns its ranges, and for each cell when cells are learnt.
 _TRAINING_ROWS = 20_000
@@ -43,7 +49,7 @@ class Codec:
         A key of `CODECS`.
     cells : int or None
         Cells of an inverted file; a search scans the rows of the nearest ones. None: all rows
-        are scanned. Only ``rabitq`` comes with cells.
+        are scanned. Only ``pq4`` and ``rabitq`` come with cells.
     """
 
     name: str
@@ -52,10 +58,10 @@ class Codec:
     def __post_init__(self) -> None:
         if self.name not in CODECS:
             raise InputError(f"there is no codec {self.name!r}; choose from {', '.join(CODECS)}")
-        if self.cells is not None and (self.name != "rabitq" or self.cells < 1):
+        if self.cells is not None and (self.name not in WITH_CELLS or self.cells < 1):
             raise InputError(
-                f"cells belong to the codec rabitq and must be positive; found {self.cells} cells "
-                f"of {self.name}"
+                f"cells belong to the codecs {' and '.join(WITH_CELLS)} and must be positive; "
+                f"found {self.cells} cells of {self.name}"
             )
 
     def __str__(self) -> str:
@@ -70,14 +76,8 @@ class Codec:
         faiss = _faiss.load()
         inner = faiss.METRIC_INNER_PRODUCT
         kinds = faiss.ScalarQuantizer
-        if self.cells is not None:
-            cells = faiss.IndexFlatIP(dims)
-            index = faiss.IndexIVFRaBitQ(cells, dims, self.cells, inner)
-            index.own_fields = True
-            cells.this.disown()
-            index.cp.spherical = True
-            index.cp.min_points_per_centroid = 1  # a warning on standard output below 39
-            return index
+        if self.name == "pq4" or self.cells is not None:
+            return self._make_cells(dims)
         match self.name:
             case "flat":
                 return faiss.IndexFlat(dims, inner)
@@ -89,6 +89,25 @@ class Codec:
                 return faiss.IndexScalarQuantizer(dims, kinds.QT_8bit, inner)
             case _:
                 return faiss.IndexScalarQuantizer(dims, kinds.QT_fp16, inner)
+
+    def _make_cells(self, dims: int) -> Any:
+        faiss = _faiss.load()
+        inner = faiss.METRIC_INNER_PRODUCT
+        cells = faiss.IndexFlatIP(dims)
+        if self.name == "rabitq":
+            index = faiss.IndexIVFRaBitQ(cells, dims, self.cells, inner)
+        else:
+            # One cell where none are wanted: unlike IndexPQFastScan this takes filters.
+            if self.cells is None:
+                cells.add(np.zeros((1, dims), dtype=np.float32))
+            parts = dims // 2 if dims % 2 == 0 else dims
+            index = faiss.IndexIVFPQFastScan(cells, dims, self.cells or 1, parts, 4, inner)
+            index.by_residual = False  # several times as fast
+        index.own_fields = True
+        cells.this.disown()
+        index.cp.spherical = True
+        index.cp.min_points_per_centroid = 1  # a warning on standard output below 39
+        return index
 
 
 def write(
@@ -157,8 +176,9 @@ class Tier:
 
     @property
     def cells(self) -> int | None:
-        """Cells of its inverted file, if it is one."""
-        return int(self.codec.nlist) if hasattr(self.codec, "nlist") else None
+        """Cells of its inverted file, if it has several."""
+        cells = int(getattr(self.codec, "nlist", 1))
+        return cells if cells > 1 else None
 
     @property
     def row_bytes(self) -> int:
@@ -169,6 +189,15 @@ class Tier:
     def exact(self) -> bool:
         """Whether it keeps float32 values, which FAISS scans by matrix products in batches."""
         return isinstance(self.codec, _faiss.load().IndexFlat)
+
+    @property
+    def decoded(self) -> bool:
+        """Whether chosen rows are scored by their decoded vectors.
+
+        FAISS's fast scan of a product quantizer has no scores of single rows, and rounds those of
+        its scan to 8 bits a part.
+        """
+        return isinstance(self.codec, _faiss.load().IndexIVFPQFastScan)
 
     def parameters(self, selector: Any = None, probes: int | None = None) -> Any:
         """Search parameters of the codec.
@@ -184,8 +213,11 @@ class Tier:
         if hasattr(self.codec, "getDevice"):
             return None  # on a GPU there are none
         chosen = {} if selector is None else {"sel": selector}
+        every = self.cells or 1
+        probes = every if probes is None else min(probes, every)
+        if self.decoded:
+            return faiss.SearchParametersIVF(nprobe=probes, **chosen)
         if self.cells is not None:
-            probes = self.cells if probes is None else min(probes, self.cells)
             return faiss.IVFRaBitQSearchParameters(nprobe=probes, qb=_QUERY_BITS, **chosen)
         if isinstance(self.codec, faiss.IndexRaBitQ):
             return faiss.RaBitQSearchParameters(qb=_QUERY_BITS, **chosen)
@@ -214,9 +246,14 @@ class Tier:
         """
         if self.exact:
             return [self._inner_products(*pair) for pair in zip(queries, rows, strict=True)]
+        if self.decoded:
+            # einsum adds up every row in the same order, which a matrix product does not.
+            return [
+                np.einsum("ij,j->i", self.vectors(chosen), query)
+                for query, chosen in zip(queries, rows, strict=True)
+            ]
         faiss = _faiss.load()
-        if self.cells is not None and self.codec.direct_map.no():
-            self.codec.make_direct_map()  # not in the file: 8 bytes a row, seldom needed
+        self._number_rows()
         computer = self.codec.get_distance_computer()
         scored = []
         for query, chosen in zip(queries, rows, strict=True):
@@ -224,6 +261,11 @@ class Tier:
             computer.set_query(faiss.swig_ptr(vector))
             scored.append(np.array([computer(row) for row in chosen.tolist()], dtype=np.float32))
         return scored
+
+    def _number_rows(self) -> None:
+        """Let FAISS find rows in cells: 8 bytes a row, not in the file, seldom needed."""
+        if hasattr(self.codec, "direct_map") and self.codec.direct_map.no():
+            self.codec.make_direct_map()
 
     def _inner_products(
         self, query: NDArray[np.float32], rows: NDArray[np.int64]
@@ -255,8 +297,7 @@ class Tier:
         ndarray, shape (n, dims), float32
             In the tier's space; of unit length but for the codec's rounding.
         """
-        if self.cells is not None and self.codec.direct_map.no():
-            self.codec.make_direct_map()
+        self._number_rows()
         chosen = np.ascontiguousarray(rows, dtype=np.int64)
         found: NDArray[np.float32] = self.codec.reconstruct_batch(chosen)
         return found
@@ -295,7 +336,11 @@ def read(path: Path, name: str, dims: int, n_rows: int, *, mapped: bool = False)
             "again",
             path=path,
         )
-    return Tier(name, dims, index, faiss.downcast_index(index.index))
+    codec = faiss.downcast_index(index.index)
+    if isinstance(codec, faiss.IndexIVFPQFastScan):
+        # FAISS 1.15 does not set this pointer when it reads, and decoding would go through it.
+        codec.fine_quantizer = codec.pq
+    return Tier(name, dims, index, codec)
 
 
 def _reason(error: BaseException) -> str:

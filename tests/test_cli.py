@@ -90,7 +90,7 @@ def test_the_whole_path(small, tmp_path):
     assert "1.2M" not in out.splitlines()[1]
 
     out, _ = run("info", target)
-    assert "0.1M:2000 > 0.5M:632 > 1.2M:200 > 4.8M" in out
+    assert "0.1M:2000 > 4.8M" in out
     facts = json.loads(run("info", target, "--json")[0])
     assert facts["rows"] == 40
     assert facts["columns"]["weight"] == "BIGINT"

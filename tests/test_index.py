@@ -140,8 +140,14 @@ def test_plans(mini_index):
 
 def test_options_are_checked_before_a_query_is_read(mini_index):
     with rdsearch.open(mini_index) as index:
-        with pytest.raises(InputError, match="k must be at least 1"):
-            index.search("absent.fasta", k=0)
+        for k in (0, -3, 121):
+            with pytest.raises(InputError, match=rf"k must be from 1 to 120.*found {k}"):
+                index.search("absent.fasta", k=k)
+        for shortlists in (9, {"0.1M": 30, "1.2M": 9}):
+            with pytest.raises(InputError, match=r"must hold the 10 hits .*:9 > 4\.8M"):
+                index.search("absent.fasta", k=10, shortlists=shortlists)
+        with pytest.raises(InputError, match="give a funnel, or to_tier, not both"):
+            index.search("absent.fasta", funnel=index.default_funnel, to_tier="0.5M")
         with pytest.raises(InputError, match="no tier"):
             index.search("absent.fasta", to_tier="3B")
 

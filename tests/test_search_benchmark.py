@@ -166,7 +166,8 @@ def test_tuning_takes_the_fastest_effort_with_the_recall(vectors, tmp_path, monk
 
 def timed(seconds: list[float], size: float, reached: bool = True, mapped: float = 0) -> dict:
     runs = [{"seconds": s, "anon_bytes": size, "file_bytes": mapped} for s in seconds]
-    return {"single": runs, "batched": runs, "reached": reached}
+    recall = 1.0 if reached else 0.95
+    return {"single": runs, "batched": runs, "reached": reached, "recall": recall}
 
 
 def test_targets_are_judged_on_ratios_of_the_same_round():
@@ -189,6 +190,9 @@ def test_targets_are_judged_on_ratios_of_the_same_round():
     )
     assert "  single: 2.5 × the exact scan (NOT met)" in lines
     assert any("with 0.60 of its resident memory (NOT met)" in line for line in lines)
+    short = {name: sides[name] for name in (report.EXACT, "rdsearch balanced", "fast but short")}
+    lines_short = list(report.targets([{**result, "sides": short}]))
+    assert lines_short[2].startswith("  single: 0.1 × the best peer (fast but short, recall 0.950)")
     growth = next(line for line in lines if line.startswith("rdsearch balanced: 2000.00 ms"))
     assert growth.endswith("rows to the power 1.00 (NOT met)")
 
