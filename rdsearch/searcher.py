@@ -145,7 +145,7 @@ class Searcher:
         self,
         vectors: NDArray[np.float32],
         k: int,
-        funnel: Funnel,
+        funnel: Funnel | None = None,
         *,
         rows: NDArray[np.int64] | None = None,
         exclude: Sequence[int] | None = None,
@@ -157,7 +157,8 @@ class Searcher:
         ----------
         vectors : ndarray, shape (q, at least dims of the funnel's last tier), float32
         k : int
-        funnel : Funnel
+        funnel : Funnel, optional
+            The index's default where it is not given.
         rows : ndarray of int64, sorted, optional
             The rows that may be found.
         exclude : sequence of int, optional
@@ -169,6 +170,7 @@ class Searcher:
         -------
         list of Ranking
         """
+        funnel = funnel or self.manifest.funnel
         mapped = self._in_space(vectors, funnel.tiers[-1])
         return self._rank(mapped, k, funnel, rows, exclude, trace)
 
@@ -176,7 +178,7 @@ class Searcher:
         self,
         queries: Sequence[int],
         k: int,
-        funnel: Funnel,
+        funnel: Funnel | None = None,
         *,
         rows: NDArray[np.int64] | None = None,
         exclude_self: bool = True,
@@ -188,7 +190,7 @@ class Searcher:
         queries : sequence of int
             Their vectors are taken from the last tier, as its codec keeps them.
         k : int
-        funnel : Funnel
+        funnel : Funnel, optional
         rows : ndarray of int64, sorted, optional
         exclude_self : bool, optional
             Leave each row out of its own result.
@@ -197,6 +199,7 @@ class Searcher:
         -------
         list of Ranking
         """
+        funnel = funnel or self.manifest.funnel
         wanted = np.asarray(queries, dtype=np.int64)
         if wanted.size and not 0 <= wanted.min() <= wanted.max() < self.n_rows:
             raise InputError(f"expected rows from 0 to {self.n_rows - 1}, found others")
