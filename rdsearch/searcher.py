@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -247,8 +247,11 @@ class Searcher:
         list of Step
             Without times. Cells count as equally full.
         """
+        return self._steps(self._carried_out(funnel, allowed), allowed)
+
+    def _steps(self, funnel: Funnel, allowed: int | None) -> list[Step]:
+        """What a query is expected to read in the funnel that is searched in fact."""
         reach = self.n_rows if allowed is None else allowed
-        funnel = self._carried_out(funnel, allowed)
         first = self.tier(funnel.tiers[0])
         scanned, centres = reach, 0
         if first.cells is not None:
@@ -286,14 +289,15 @@ class Searcher:
         list of Step
         """
         queries = self._in_space(vectors, funnel.tiers[-1])
-        expected = self.cost(funnel, None if rows is None else len(rows))
-        funnel = self._carried_out(funnel, None if rows is None else len(rows))
+        count = None if rows is None else len(rows)
         allowed = None if rows is None else selector(rows, self.n_rows)
+        funnel = self._carried_out(funnel, count)
+        sizes = [min(size, self.n_rows) for size in (*(max(s, k) for s in funnel.shortlists), k)]
+        funnel = replace(funnel, shortlists=tuple(sizes[:-1]))
+        expected = self._steps(funnel, count)
         parts = [
-            FunnelIndex([self.tier(name) for name in funnel.tiers[: i + 1]])
-            for i in range(len(funnel.tiers))
+            self._funnel(funnel.tiers[: i + 1], on_gpu=False) for i in range(len(funnel.tiers))
         ]
-        sizes = [min(size, self.n_rows) for size in (*funnel.shortlists, k)]
         for query in queries:
             before, steps = 0.0, []
             for i, (step, part) in enumerate(zip(expected, parts, strict=True)):

@@ -214,6 +214,21 @@ def test_explanations_count_rows_and_bytes(mini_index, queries):
         assert all(step.seconds >= 0 for step in steps)
 
 
+def test_explanations_widen_short_default_shortlists_as_the_search_does(mini_index, mini_store):
+    vectors = mini_store.rd(slice(0, 2))
+    with rdsearch.open(mini_index) as index:
+        funnel = index.plan(shortlists={"0.1M": 50, "1.2M": 20})
+        for steps in index.explain(vectors, 60, funnel):
+            assert [step.rows for step in steps] == [120, 60, 60]
+        for rows in (np.arange(30), np.arange(1), np.arange(0)):
+            for steps in index.explain(vectors, 60, funnel, rows):
+                assert steps[0].rows == len(rows)
+        for ranking, steps in zip(
+            index.rank(vectors, 120, funnel), index.explain(vectors, 120, funnel), strict=True
+        ):
+            assert len(ranking.rows) == 120 == steps[-1].rows
+
+
 def test_memory_and_disk_give_the_same_hits(mini_index, queries):
     with (
         rdsearch.open(mini_index) as mapped,
