@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import csv
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from xopen import xopen
-
 from rdsearch.errors import InputError
 from rdsearch.fasta import Record
 from rdsearch.headers import parse_header
+from rdsearch.textfile import read_text
 
 __all__ = ["KINDS", "CandidateSource", "Candidates", "gather", "read"]
 
@@ -116,14 +114,7 @@ def read(path: str | Path, kind: str | None = None) -> Candidates:
         raise InputError(
             f"there are no candidates of kind {kind!r}; choose from {', '.join(KINDS)}"
         )
-    try:
-        if str(path) == "-":
-            text = sys.stdin.buffer.read().decode("utf-8-sig")
-        else:
-            with xopen(path, "rb") as file:
-                text = file.read().decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as text in UTF-8 ({error})", path=path) from error
+    text = read_text(path)
     lines = [
         (number, fields)
         for number, fields in enumerate(_split(text), start=1)

@@ -18,6 +18,7 @@ __all__ = [
     "EMBEDDING",
     "EXISTING",
     "FASTA",
+    "FORMAT",
     "OUTPUT",
     "PROGRESS",
     "QUERY",
@@ -88,6 +89,15 @@ WINDOWS = _together(
     click.option(
         "--overlap", type=click.IntRange(0), help="Residues two windows share. [default: 255]"
     ),
+)
+
+FORMAT = click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["table", "tsv", "jsonl"]),
+    default="table",
+    show_default=True,
+    help="table to read; tsv and jsonl with every column.",
 )
 
 PROGRESS = _together(

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from rdsearch.cli_options import EMBEDDING, FASTA, OUTPUT, PROGRESS, QUERY, say, working
+from rdsearch.cli_options import EMBEDDING, FASTA, FORMAT, OUTPUT, PROGRESS, QUERY, say, working
 
 __all__ = ["rerank"]
 
@@ -30,14 +30,7 @@ __all__ = ["rerank"]
     type=click.Choice(["list", "tsv", "blast"]),
     help="blast: query and target are the first two columns. [default: by the first line]",
 )
-@click.option(
-    "--format",
-    "format_",
-    type=click.Choice(["table", "tsv", "jsonl"]),
-    default="table",
-    show_default=True,
-    help="table to read; tsv and jsonl with every column.",
-)
+@FORMAT
 @EMBEDDING
 @PROGRESS
 def rerank(

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 import click
 from tabulate import tabulate
 
-from rdsearch.cli_options import EMBEDDING, FASTA, OUTPUT, PROGRESS, QUERY, say, shortlists, working
+from rdsearch.cli_options import (
+    EMBEDDING,
+    FASTA,
+    FORMAT,
+    OUTPUT,
+    PROGRESS,
+    QUERY,
+    say,
+    shortlists,
+    working,
+)
 
 if TYPE_CHECKING:
     from rdsearch.fasta import Record
@@ -53,14 +63,7 @@ __all__ = ["search"]
     is_flag=True,
     help="Print on standard error what each tier did: rows, bytes, time.",
 )
-@click.option(
-    "--format",
-    "format_",
-    type=click.Choice(["table", "tsv", "jsonl"]),
-    default="table",
-    show_default=True,
-    help="table to read; tsv and jsonl with every column.",
-)
+@FORMAT
 @EMBEDDING
 @PROGRESS
 def search(

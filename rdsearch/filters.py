@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterable
 from functools import reduce
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from rdsearch.errors import InputError
 from rdsearch.headers import parse_header
 from rdsearch.metadata import quoted
+from rdsearch.textfile import read_text
 
 if TYPE_CHECKING:
     from rdsearch.catalog import Catalog
@@ -130,8 +130,8 @@ def read_ids(path: str | Path) -> list[str]:
     Parameters
     ----------
     path : str or Path
-        UTF-8 text; ``"-"`` is standard input. Blank lines and lines that begin with ``#`` do not
-        count.
+        UTF-8 text, packed or not; ``"-"`` is standard input. Blank lines and lines that begin
+        with ``#`` do not count.
 
     Returns
     -------
@@ -143,13 +143,8 @@ def read_ids(path: str | Path) -> list[str]:
     InputError
         The file cannot be read, a line has more than one word, or there is no accession.
     """
-    try:
-        raw = sys.stdin.buffer.read() if str(path) == "-" else Path(path).read_bytes()
-        lines = raw.decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as text in UTF-8 ({error})") from error
     ids = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue

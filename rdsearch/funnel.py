@@ -12,8 +12,9 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ from rdsearch.ordering import best_first
 from rdsearch.space import unit
 from rdsearch.tiers import Tier
 
-__all__ = ["Found", "Funnel", "FunnelIndex", "plan", "selector"]
+__all__ = ["Found", "Funnel", "FunnelIndex", "plan", "position", "selector"]
 
 # Candidates beyond k that are scored too, so that ties across rank k seldom need a second search.
 _SPARE = 8
@@ -107,10 +108,10 @@ def plan(
     InputError
         Unknown tier, tiers out of order, shortlists that grow or name the last tier.
     """
-    named = sorted(shortlists, key=_order(tiers)) if isinstance(shortlists, dict) else []
+    order = partial(position, tiers)
+    named = sorted(shortlists, key=order) if isinstance(shortlists, dict) else []
     last = to_tier or default.tiers[-1]
     first = from_tier or (named[0] if named else default.tiers[0])
-    order = _order(tiers)
     if any(order(name) >= order(last) for name in named):
         raise InputError(
             f"shortlists belong to tiers before the last one, {last}; found {', '.join(named)}"
@@ -143,15 +144,17 @@ def plan(
     return Funnel(through, tuple(sizes), default.probes if probes is None else probes)
 
 
-def _order(tiers: Sequence[str]) -> Callable[[str], int]:
-    """Position of a tier in the index; a named error where there is none."""
+def position(tiers: Sequence[str], name: str) -> int:
+    """Where a tier stands in an index.
 
-    def position(name: str) -> int:
-        if name not in tiers:
-            raise InputError(f"the index has no tier {name!r}; it has {', '.join(tiers)}")
-        return tiers.index(name)
-
-    return position
+    Raises
+    ------
+    InputError
+        No such tier.
+    """
+    if name not in tiers:
+        raise InputError(f"the index has no tier {name!r}; it has {', '.join(tiers)}")
+    return tiers.index(name)
 
 
 class Found(NamedTuple):
@@ -345,14 +348,14 @@ class FunnelIndex:
     ) -> list[Found]:
         """One FAISS call, then every candidate in order."""
         last = self.tiers[-1]
-        if (last.exact or last.decoded) and wanted >= self.n_rows:
+        if last.rescored and wanted >= self.n_rows:
             # Everything is asked for: nothing to choose, only to score and to put in order.
             scores = labels = np.broadcast_to(np.arange(self.n_rows), (len(queries), self.n_rows))
         else:
             scores, labels = self._index.search(queries, wanted, params=parameters)
         keep = (labels >= 0) & (labels != left_out[:, None])
         rows = [line[kept] for line, kept in zip(labels, keep, strict=True)]
-        if last.exact or last.decoded:
+        if last.rescored:
             by_query = last.scores(unit(queries), rows)
         else:
             by_query = [line[kept] for line, kept in zip(scores, keep, strict=True)]

@@ -130,9 +130,8 @@ class Recipe:
         """
         places = [self.first, *[self.middle] * (n_tiers - 2), self.last][-n_tiers:]
         codecs = [Codec(name if n_rows >= LEAST_ROWS.get(name, 0) else "flat") for name in places]
-        cells = None if self.cells is None else self.cells.count(n_rows)
-        if n_tiers > 1 and codecs[0].name in WITH_CELLS:
-            codecs[0] = Codec(self.first, cells)
+        if self.cells is not None and n_tiers > 1 and codecs[0].name in WITH_CELLS:
+            codecs[0] = Codec(self.first, self.cells.count(n_rows))
         return codecs
 
     def funnel(self, tiers: Sequence[str], dims: Sequence[int], n_rows: int) -> Funnel:
@@ -158,8 +157,8 @@ class Recipe:
         sizes = (
             round(self.first_shortlist * shrink ** (i / max(1, steps - 1))) for i in range(steps)
         )
-        has_cells = self.cells is not None and steps and self.cells.count(n_rows) is not None
-        probes = self.cells.probes if self.cells is not None and has_cells else None
+        in_cells = self.codecs(len(tiers), n_rows)[0].cells is not None
+        probes = self.cells.probes if self.cells is not None and in_cells else None
         return Funnel(tuple(tiers[i] for i in through), tuple(sizes), probes)
 
     def as_dict(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rdsearch import gpu, tiers
 from rdsearch.errors import IndexDamagedError, InputError
-from rdsearch.funnel import Found, Funnel, FunnelIndex, selector
+from rdsearch.funnel import Found, Funnel, FunnelIndex, position, selector
 from rdsearch.layout import SPACE, segment_folder, tier_file
 from rdsearch.manifest import Manifest, TierEntry
 from rdsearch.space import Space, unit
@@ -124,11 +124,8 @@ class Searcher:
         InputError
             No such tier.
         """
-        for entry in self.manifest.tiers:
-            if entry.name == name:
-                return entry
-        names = ", ".join(entry.name for entry in self.manifest.tiers)
-        raise InputError(f"the index has no tier {name!r}; it has {names}")
+        names = [entry.name for entry in self.manifest.tiers]
+        return self.manifest.tiers[position(names, name)]
 
     def tier(self, name: str) -> Tier:
         """A tier, opened."""

@@ -199,6 +199,11 @@ class Tier:
         """
         return isinstance(self.codec, _faiss.load().IndexIVFPQFastScan)
 
+    @property
+    def rescored(self) -> bool:
+        """Whether what a scan finds is scored again: its own scores are not those of `scores`."""
+        return self.exact or self.decoded
+
     def parameters(self, selector: Any = None, probes: int | None = None) -> Any:
         """Search parameters of the codec.
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from pathlib import Path
 import esm
 import numpy as np
 import torch
+from machine import processor
 from tabulate import tabulate
 
 from rdsearch import family, fasta
@@ -133,16 +133,6 @@ def compare(member: Member, sequences: Sequence[str], rounds: int, dtypes: Seque
         )
     headers = ("member", "side", "residues/s", "ratio", "rounds", "padded", "centred cosine")
     print(tabulate(lines, headers=headers, disable_numparse=True), flush=True)
-
-
-def processor() -> str:
-    """Its model name, where the system tells."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -85,8 +86,9 @@ class FaissFile(Side):
     def search(self, queries: Floats, k: int, effort: Effort) -> Rows:
         return self._index.search(queries, k, params=self._parameters(effort))[1]
 
+    @abstractmethod
     def _parameters(self, effort: Effort) -> Any:
-        raise NotImplementedError
+        """FAISS's search parameters of an effort."""
 
 
 class HNSWFlat(FaissFile):

@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import report
+from machine import processor
 from made import ESM2, Made
 from measure import SIDES
 from vectors import Vectors
@@ -241,16 +241,6 @@ def main() -> None:
         report.plot(results, options.output / "search.png")
     except ImportError as error:
         say(f"no plot: {error}")
-
-
-def processor() -> str:
-    """Its model name, where the system tells."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from importlib import import_module, metadata
 from pathlib import Path
@@ -16,7 +17,7 @@ Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
 
-class Side:
+class Side(ABC):
     """What is measured: a library that stores vectors in a folder and searches them.
 
     Attributes
@@ -64,22 +65,22 @@ class Side:
         """What `build` will write, roughly."""
         return 4.5 * vectors.dims * vectors.n_rows
 
+    @abstractmethod
     def build(self, vectors: Vectors) -> float:
         """Write everything; the seconds that reused work took when it was done."""
-        raise NotImplementedError
 
+    @abstractmethod
     def open(self) -> None:
         """Make ready to search."""
-        raise NotImplementedError
 
+    @abstractmethod
     def ladders(self) -> Sequence[Sequence[Effort]]:
         """Efforts to try: in each ladder from little to much."""
-        raise NotImplementedError
 
+    @abstractmethod
     def search(self, queries: Floats, k: int, effort: Effort) -> Rows:
         """Rows, shape (q, k); -1 where there is none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def touched(self, queries: Floats, k: int, effort: Effort) -> float | None:
         """Bytes of codes and centres that a query reads on average; None where it is unknown."""
-        raise NotImplementedError
