@@ -40,6 +40,11 @@ RECORDS = proteins()
 ROWS = {text: row for row, text in enumerate(dict.fromkeys(r.sequence for r in RECORDS))}
 
 
+def expected(condition) -> list[int]:
+    """Rows of the records that satisfy a condition."""
+    return sorted({ROWS[record.sequence] for record in RECORDS if condition(record)})
+
+
 def write_catalog(folder: Path) -> Path:
     """A catalog of `RECORDS` and of a table with numbers, dates, lists and structures."""
     lines = [

@@ -33,7 +33,7 @@ def test_fit_and_transform():
 @pytest.mark.slow
 def test_build_and_search(tmp_path):
     printed = run("02_build_and_search.py", str(tmp_path))
-    assert "funnel: 0.1M:2000 > 0.5M:200 > 1.2M" in printed
+    assert "funnel: 0.1M:2000 > 1.2M" in printed
     assert printed.count("\n  1 ") >= 5
 
 

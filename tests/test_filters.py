@@ -13,11 +13,7 @@ from rdsearch import filters
 from rdsearch.catalog import Catalog, CatalogWriter
 from rdsearch.errors import InputError
 from rdsearch.fasta import Record
-from tests.described import RECORDS, ROWS, write_catalog
-
-
-def expected(condition) -> list[int]:
-    return sorted({ROWS[record.sequence] for record in RECORDS if condition(record)})
+from tests.described import RECORDS, ROWS, expected, write_catalog
 
 
 @pytest.fixture(scope="module")
