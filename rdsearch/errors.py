@@ -7,6 +7,7 @@ not parse the text. The CLI prints the message and leaves with exit code 1.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 __all__ = [
@@ -26,7 +27,17 @@ __all__ = [
     "StoreMismatchError",
     "TuningError",
     "WeightsError",
+    "few",
 ]
+
+
+# Names that a message gives as examples.
+_EXAMPLES = 3
+
+
+def few(names: Sequence[str]) -> str:
+    """The first names for a message, with an ellipsis where there are more."""
+    return ", ".join(names[:_EXAMPLES]) + (", …" if len(names) > _EXAMPLES else "")
 
 
 class RdsearchError(Exception):

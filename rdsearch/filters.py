@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from rdsearch.errors import InputError
+from rdsearch.errors import InputError, few
 from rdsearch.headers import parse_header
 from rdsearch.metadata import quoted
 from rdsearch.textfile import read_text
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["allowed_rows", "combine", "read_ids", "rows_of_ids", "within_taxon"]
 
 _LOGGER = logging.getLogger(__name__)
-_EXAMPLES = 3
 
 # Text of ids and nothing else.
 _IDS_ALONE = r"[\s\d;,|\[\]''\"]*"
@@ -106,7 +105,7 @@ def rows_of_ids(catalog: Catalog, ids: Iterable[str]) -> NDArray[np.int64]:
     wanted = list(dict.fromkeys(parse_header(name)["accession"] for name in ids if name.strip()))
     found = catalog.rows_of(wanted)
     missing = [accession for accession in wanted if accession not in found]
-    examples = ", ".join(missing[:_EXAMPLES]) + (", …" if len(missing) > _EXAMPLES else "")
+    examples = few(missing)
     if not found:
         raise InputError(
             f"none of {len(wanted):,} accessions is in the index"

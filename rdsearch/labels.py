@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from xopen import xopen
 
-from rdsearch.errors import MetadataError
+from rdsearch.errors import MetadataError, few
 
 if TYPE_CHECKING:
     from rdsearch.catalog import Catalog
@@ -38,7 +38,6 @@ LABEL_COLUMNS = ("sccs", "label")
 
 _LOGGER = logging.getLogger(__name__)
 _LABEL = re.compile(r"[A-Za-z0-9]+(\.[A-Za-z0-9]+){3}")
-_EXAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -234,21 +233,19 @@ def join(catalog: Catalog, labels: Mapping[str, str]) -> LabelledRows:
     agreed = {row: label for row, (label, *more) in by_row.items() if not more}
     unmatched = len(labels) - len(found)
     if len(agreed) < 2:
-        examples = ", ".join(list(labels)[:_EXAMPLES])
         raise MetadataError(
             f"{len(agreed)} of the {catalog.n_rows:,} rows of the index have a label, at least 2 "
             f"are needed; {unmatched:,} of {len(labels):,} labels name no protein of it (labels: "
-            f"{examples}, …). Give the labels of the proteins in the index, or name their column "
+            f"{few(list(labels))}). Give the labels of the proteins in the index, or name their column "
             "with --id-column"
         )
     if unmatched:
         missing = [name for name in labels if name not in found]
         _LOGGER.warning(
-            "%s of %s labels name no protein of the index (%s%s)",
+            "%s of %s labels name no protein of the index (%s)",
             f"{unmatched:,}",
             f"{len(labels):,}",
-            ", ".join(missing[:_EXAMPLES]),
-            ", …" if unmatched > _EXAMPLES else "",
+            few(missing),
         )
     if conflicting:
         _LOGGER.warning(

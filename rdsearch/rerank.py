@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rdsearch import fasta
 from rdsearch.candidates import Candidates, CandidateSource, gather
-from rdsearch.errors import InputError
+from rdsearch.errors import InputError, few
 from rdsearch.fasta import Record
 from rdsearch.hits import Hit, QueryHits
 from rdsearch.space import unit
@@ -29,7 +29,6 @@ __all__ = ["RANK_COLUMN", "RerankReport", "Reranking", "columns", "rerank"]
 RANK_COLUMN = "candidate_rank"
 
 _LOGGER = logging.getLogger(__name__)
-_EXAMPLES = 3
 # Catalog columns that a hit has as attributes, and all those that are not its extra columns.
 _SHOWN = ("length", "protein_name", "organism")
 _NOT_EXTRA = ("accession", "row", *_SHOWN)
@@ -289,14 +288,14 @@ def _report(gathered: Candidates, asked: Sequence[_Asked], embedded: int) -> Rer
     if not report.candidates:
         raise InputError(
             f"none of {len(asked):,} queries has candidates: those are for "
-            f"{_few(report.unknown_queries) or 'nobody'}, the queries are "
-            f"{_few([one.query.accession for one in asked]) or 'none'}. Expected the accessions of "
+            f"{few(report.unknown_queries) or 'nobody'}, the queries are "
+            f"{few([one.query.accession for one in asked]) or 'none'}. Expected the accessions of "
             "the queries"
         )
     lost = list(dict.fromkeys(name for names in report.missing.values() for name in names))
     if not report.scored:
         raise InputError(
-            f"none of {len(lost):,} candidates is in the index ({_few(lost)}). Expected accessions "
+            f"none of {len(lost):,} candidates is in the index ({few(lost)}). Expected accessions "
             "as the index has them; sequences that it lacks can be given as FASTA (--sequences)"
         )
     for what, names in (
@@ -305,9 +304,5 @@ def _report(gathered: Candidates, asked: Sequence[_Asked], embedded: int) -> Rer
         ("queries have no candidates", report.without_candidates),
     ):
         if names:
-            _LOGGER.warning("%s %s (%s)", f"{len(names):,}", what, _few(names))
+            _LOGGER.warning("%s %s (%s)", f"{len(names):,}", what, few(names))
     return report
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:_EXAMPLES]) + (", …" if len(names) > _EXAMPLES else "")
