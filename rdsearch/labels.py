@@ -236,8 +236,8 @@ def join(catalog: Catalog, labels: Mapping[str, str]) -> LabelledRows:
         raise MetadataError(
             f"{len(agreed)} of the {catalog.n_rows:,} rows of the index have a label, at least 2 "
             f"are needed; {unmatched:,} of {len(labels):,} labels name no protein of it (labels: "
-            f"{few(list(labels))}). Give the labels of the proteins in the index, or name their column "
-            "with --id-column"
+            f"{few(list(labels))}). Give the labels of the proteins in the index, or name their "
+            "column with --id-column"
         )
     if unmatched:
         missing = [name for name in labels if name not in found]
