@@ -18,8 +18,11 @@ from rdsearch.errors import RdsearchError
 if TYPE_CHECKING:
     from rdsearch.api import build, embed_proteins, embed_residues, fit
     from rdsearch.chain import Chain
+    from rdsearch.changes import add, remove, update
+    from rdsearch.generations import gc, history, rollback
     from rdsearch.hits import Hit, QueryHits
     from rdsearch.index import Index, open
+    from rdsearch.merging import compact, merge
     from rdsearch.store import Store
     from rdsearch.verification import verify
 
@@ -33,11 +36,19 @@ __all__ = [
     "RdsearchError",
     "Store",
     "__version__",
+    "add",
     "build",
+    "compact",
     "embed_proteins",
     "embed_residues",
     "fit",
+    "gc",
+    "history",
+    "merge",
     "open",
+    "remove",
+    "rollback",
+    "update",
     "verify",
 ]
 
@@ -47,11 +58,19 @@ _HOMES = {
     "Index": "index",
     "QueryHits": "hits",
     "Store": "store",
+    "add": "changes",
     "build": "api",
+    "compact": "merging",
     "embed_proteins": "api",
     "embed_residues": "api",
     "fit": "api",
+    "gc": "generations",
+    "history": "generations",
+    "merge": "merging",
     "open": "index",
+    "remove": "changes",
+    "rollback": "generations",
+    "update": "changes",
     "verify": "verification",
 }
 

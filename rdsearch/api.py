@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from hashlib import blake2b
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rdsearch import builder, family, fasta
+from rdsearch import builder, family
 from rdsearch.builder import DEFAULT_RECIPE, BuildReport, building_folder, check_destination
 from rdsearch.chain import Chain
 from rdsearch.embed import Embedder
 from rdsearch.errors import InputError, StoreMismatchError
 from rdsearch.exchange import read_vectors
-from rdsearch.fasta import Record
-from rdsearch.fingerprints import Fingerprints
 from rdsearch.fitting import fit_chain
 from rdsearch.imported import store_from_vectors
 from rdsearch.progress import Progress
+from rdsearch.proteins import Fasta, read_proteins
 from rdsearch.residuefile import write_residues
 from rdsearch.spacefit import AUTO
 from rdsearch.store import Store
@@ -29,27 +27,6 @@ from rdsearch.storewriter import BLOCK_ROWS, write_store
 __all__ = ["build", "embed_proteins", "embed_residues", "fit"]
 
 _LOGGER = logging.getLogger(__name__)
-
-#: One FASTA file (``"-"``: standard input) or several.
-Fasta = str | Path | Sequence[str | Path]
-
-
-def _records(proteins: Fasta) -> Iterator[Record]:
-    """Records of all files; a protein that stands in several of them counts once."""
-    paths = [proteins] if isinstance(proteins, str | Path) else proteins
-    accessions, pairs = Fingerprints(), Fingerprints()
-    for path in paths:
-        for record in fasta.read(path):
-            named = blake2b(record.accession.encode(), digest_size=16)
-            new = accessions.add(named.digest())[1]
-            named.update(b"\0" + record.sequence.encode())
-            if pairs.add(named.digest())[1] and not new:
-                raise InputError(
-                    f"{path}: {record.accession} stands in another file with another sequence: "
-                    "expected one sequence for each accession"
-                )
-            if new:
-                yield record
 
 
 def _chain(chain: Chain | str | Path) -> Chain:
@@ -93,7 +70,7 @@ def fit(
     FastaError, InputError, WeightsError
     """
     embedder = Embedder(family.get(family_name), members, **embedding)
-    return fit_chain(islice(_records(sample), proteins), embedder, progress)
+    return fit_chain(islice(read_proteins(sample), proteins), embedder, progress)
 
 
 def embed_proteins(
@@ -146,7 +123,7 @@ def embed_proteins(
         embedder = Embedder(family.get(chain.family), chain.tiers, **embedding)
     store = write_store(
         Path(output),
-        _records(proteins),
+        read_proteins(proteins),
         embedder,
         chain,
         keep_members=keep_members,
@@ -177,7 +154,12 @@ def embed_residues(
     chain = _chain(chain) if tier is None else _chain(chain).upto(tier)
     embedder = Embedder(family.get(chain.family), chain.tiers, **embedding)
     count = write_residues(
-        Path(output), _records(proteins), embedder, chain, precision=precision, progress=progress
+        Path(output),
+        read_proteins(proteins),
+        embedder,
+        chain,
+        precision=precision,
+        progress=progress,
     )
     _note_padding(embedder)
     return count
@@ -284,7 +266,7 @@ def _imported(
     """A store of vectors that are at hand."""
     if not isinstance(vectors, Mapping):
         names, array = read_vectors(vectors, ids)
-        return store_from_vectors(folder, _records(source), names, array, chain)
+        return store_from_vectors(folder, read_proteins(source), names, array, chain)
     found = {member: read_vectors(path, ids) for member, path in vectors.items()}
     names = next(iter(found.values()))[0]
     if any(others != names for others, _ in found.values()):
@@ -292,4 +274,4 @@ def _imported(
             f"the vectors of {', '.join(vectors)} must have the same ids in the same order"
         )
     arrays = {member: array for member, (_, array) in found.items()}
-    return store_from_vectors(folder, _records(source), names, arrays, chain)
+    return store_from_vectors(folder, read_proteins(source), names, arrays, chain)

@@ -2,89 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import fcntl
 import io
 import os
-import platform
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rdsearch import durable
 from rdsearch.errors import StoreError
-from rdsearch.manifest import sync_folder
 
-__all__ = ["LOCK", "BlockFiles", "locked", "replace_durably"]
-
-LOCK = ".lock"
-# Not every system has it: macOS has neither this nor posix_fallocate.
-_sync_data = getattr(os, "fdatasync", os.fsync)
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other writers out of a folder; the system lets go when the process dies.
-
-    The lock is on a file in the folder and not on the folder itself: over NFS only what is open
-    for writing can be locked.
-
-    Raises
-    ------
-    StoreError
-        Another process is writing.
-    """
-    path = folder / LOCK
-    handle = _lock(path)
-    try:
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"process {os.getpid()} on {platform.node()}".encode(), 0)
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(handle)
-
-
-def _lock(path: Path) -> int:
-    """Handle of the lock file, locked."""
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The holder before may have removed the file between the two lines above.
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(handle), path.stat()):
-                    return handle
-        except BlockingIOError as error:
-            holder = os.pread(handle, 300, 0).decode(errors="replace") or "another process"
-            os.close(handle)
-            raise StoreError(
-                f"{path.parent}: another process is writing this store ({holder}). Wait for it, "
-                "or choose another folder",
-                path=path.parent,
-            ) from error
-        except BaseException:
-            os.close(handle)
-            raise
-        os.close(handle)
-
-
-def replace_durably(path: Path, content: bytes) -> None:
-    """Write a small file in one atomic step."""
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+__all__ = ["BlockFiles"]
 
 
 class BlockFiles:
@@ -125,22 +56,21 @@ class BlockFiles:
         blocks = -(-rows // block_rows)
         self._handles: list[int] = []
         self._headers: list[int] = []
+        self._marks = done = folder / "done" / name
         try:
-            done = folder / "done" / name
             done.parent.mkdir(exist_ok=True)
-            arrays = [(folder / kind / f"{name}.npy", columns) for kind, columns in targets]
-            if not all(path.exists() for path, _ in arrays):
+            self._paths = [folder / kind / f"{name}.npy" for kind, _ in targets]
+            if not all(path.exists() for path in self._paths):
                 # Marks whose vectors are gone would pass zeros off as results.
-                done.unlink(missing_ok=True)
-                sync_folder(done.parent)
-            for path, columns in arrays:
+                durable.remove(done)
+            for path, columns in zip(self._paths, self._columns, strict=True):
                 handle, header = _array_file(path, (rows, columns))
                 self._handles.append(handle)
                 self._headers.append(header)
             self._done = _open_sized(done, blocks)
             self._handles.append(self._done)
-            sync_folder(done.parent)
-            sync_folder(folder)
+            durable.sync_folder(done.parent)
+            durable.sync_folder(folder)
         except BaseException:
             self._close()
             raise
@@ -173,16 +103,18 @@ class BlockFiles:
     def finish(self, block: int, contents: Sequence[NDArray[np.float32]]) -> None:
         """Write the rows of a block in each array, wait for the disk, then mark it done."""
         start, stop = self.rows_of(block)
-        arrays = zip(self._handles, self._headers, self._columns, contents, strict=False)
-        for handle, header, columns, content in arrays:
+        arrays = zip(
+            self._paths, self._handles, self._headers, self._columns, contents, strict=False
+        )
+        for path, handle, header, columns, content in arrays:
             data = np.ascontiguousarray(content, dtype="<f4")
             if data.shape != (stop - start, columns):
                 # It would be written over the block beside it.
                 raise ValueError(f"a block of {stop - start} rows of {columns}: {data.shape}")
             _write_all(handle, data.tobytes(), header + start * columns * 4)
-            _sync_data(handle)
+            durable.sync_handle(handle, path)
         _write_all(self._done, b"\1", block)
-        _sync_data(self._done)
+        durable.sync_handle(self._done, self._marks)
 
     def _close(self) -> None:
         for handle in self._handles:
@@ -200,18 +132,19 @@ def _array_file(path: Path, shape: tuple[int, int]) -> tuple[int, int]:
     size = len(header) + shape[0] * shape[1] * 4
     path.parent.mkdir(exist_ok=True)
     if not path.exists():
-        temporary = path.with_name(f".{path.name}.new")
+        temporary = durable.temporary_file(path)
         try:
             with temporary.open("wb") as file:
                 file.write(header)
                 file.flush()
                 _take_room(file.fileno(), size)
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            durable.sync_file(temporary)
+            durable.publish(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-    sync_folder(path.parent)
+    else:
+        durable.sync_folder(path.parent)
     handle = os.open(path, os.O_RDWR)
     found = os.fstat(handle).st_size
     if found != size or os.pread(handle, len(header), 0) != header:
@@ -247,7 +180,7 @@ def _open_sized(path: Path, size: int) -> int:
         if os.fstat(handle).st_size != size:
             os.ftruncate(handle, min(size, os.fstat(handle).st_size))
             _take_room(handle, size)
-            os.fsync(handle)
+            durable.sync_handle(handle, path)
     except BaseException:
         os.close(handle)
         raise

@@ -7,44 +7,53 @@ is complete: a crash leaves either no index or, with `overwrite`, the one before
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import rdsearch
+from rdsearch import durable, locks
 from rdsearch import recipe as recipes
-from rdsearch import tiers
-from rdsearch.catalog import Catalog, CatalogWriter
 from rdsearch.chain import Chain
-from rdsearch.errors import (
-    CatalogError,
-    ChainMismatchError,
-    IndexExistsError,
-    InputError,
-    RdsearchError,
+from rdsearch.codecs import Codec, learn, save_faiss
+from rdsearch.errors import CatalogError, ChainMismatchError, IndexExistsError, InputError
+from rdsearch.generations import (
+    FIRST,
+    building_folder,
+    label,
+    named_errors,
+    now,
+    publish,
 )
-from rdsearch.layout import CATALOG, CHAIN, SPACE, tier_file
-from rdsearch.manifest import MANIFEST, FileEntry, Manifest, SegmentEntry, TierEntry, sync_folder
+from rdsearch.layout import CHAIN, SPACE, codec_file
+from rdsearch.manifest import MANIFEST, SCAN, Manifest, TierEntry
 from rdsearch.metadata import MetadataReport
 from rdsearch.progress import Progress
 from rdsearch.recipe import Recipe
-from rdsearch.space import Space
+from rdsearch.rowsources import StoreRows
+from rdsearch.segmentwriter import SegmentWriter, file_entries
 from rdsearch.spacefit import AUTO, choose_space
 from rdsearch.store import Store
-from rdsearch.tiers import Codec
 
-__all__ = ["DEFAULT_RECIPE", "BuildReport", "build", "building_folder"]
+__all__ = [
+    "DEFAULT_RECIPE",
+    "BuildReport",
+    "build",
+    "building_folder",
+    "check_destination",
+    "chosen_files",
+    "save_learnt",
+    "settle",
+    "workplace",
+]
 
 DEFAULT_RECIPE = "balanced"
-_LOGGER = logging.getLogger(__name__)
-_FIRST_SEGMENT = "000001"
 _SEED = 0
 
 
@@ -65,11 +74,6 @@ class BuildReport:
     path: Path
     manifest: Manifest
     metadata: tuple[MetadataReport, ...]
-
-
-def building_folder(output: Path) -> Path:
-    """The hidden folder in which the index for `output` grows."""
-    return output.parent / f".{output.name}.building"
 
 
 def build(
@@ -116,8 +120,10 @@ def build(
         There is something at `output`.
     MetadataError
         A table cannot be joined.
-    OSError
+    IndexWriteError
         The disk is full, or the folder cannot be written; nothing is left at `output`.
+    IndexLockedError
+        Another process builds the same index.
     """
     output = Path(output)
     plan = recipe if isinstance(recipe, Recipe) else recipes.load(recipe)
@@ -132,50 +138,49 @@ def build(
     if store.n_rows == 0:
         raise InputError(f"{store.path} holds no protein: there is nothing to index")
     check_destination(output, overwrite=overwrite)
-    with _workplace(output) as folder:
+    with workplace(output) as folder:
         chain.save(folder / CHAIN)
         chosen = choose_space(store, chain, space, space_from, _SEED)
         chosen.save(folder / SPACE)
-        segment = folder / "segments" / _FIRST_SEGMENT
-        segment.mkdir(parents=True)
-        accessions, row_checksum, reports = _write_catalog(segment, store, chain, metadata)
-        codecs = plan.codecs(len(chain.tiers), store.n_rows)
-        for name, codec in zip(chain.tiers, codecs, strict=True):
-            advance = None if progress is None else progress.stage(f"tier {name}", store.n_rows)
-            part = chosen.prefix(chain.dim(name))
-            _write_tier(segment / tier_file(name), store, name, codec, part, advance)
-        names = [*(tier_file(name) for name in chain.tiers), CATALOG]
-        prefix = f"segments/{_FIRST_SEGMENT}"
-        for path in (segment, segment.parent, folder):
-            _sync_files(path)
+        segment = SegmentWriter(folder, label(FIRST), chain.hash)
+        content = segment.catalog(store.records(), metadata=metadata)
+        if content.row_checksum != store.row_checksum:
+            raise CatalogError(
+                f"the rows of {store.path} and of its catalog differ: expected row checksum "
+                f"{store.row_checksum[:12]}, found {content.row_checksum[:12]}. The store is "
+                "damaged: embed again"
+            )
+        entries, scan = chosen_files(plan, chain.tiers, chain.boundaries, store.n_rows)
+        files = [*entries, *([] if scan is None else [scan])]
+        for entry in files:
+            part = chosen.prefix(entry.dims)
+            learnt = learn(Codec(entry.codec, entry.cells), part, _training(store, entry))
+            save_learnt(folder, FIRST, entry.name, learnt)
+            segment.tier(entry.name, part, learnt, StoreRows(store), progress)
+        written = segment.finish(content, [entry.name for entry in files])
+        durable.sync_tree(folder)
+        codecs = [codec_file(FIRST, entry.name) for entry in files]
         manifest = Manifest(
-            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            generation=FIRST,
+            operation="build",
+            created=now(),
             rdsearch=rdsearch.__version__,
             family=chain.family,
             chain_hash=chain.hash,
             embedding=dict(store.signature),
             space=chosen.kind,
-            recipe=plan.name,
-            tiers=tuple(
-                TierEntry(name, chain.dim(name), codec.name, codec.cells)
-                for name, codec in zip(chain.tiers, codecs, strict=True)
-            ),
+            recipe=plan,
+            tiers=entries,
+            scan=scan,
             funnel=plan.funnel(chain.tiers, chain.boundaries, store.n_rows),
             guarantee=None,
-            segments=(
-                SegmentEntry(
-                    _FIRST_SEGMENT,
-                    store.n_rows,
-                    accessions,
-                    row_checksum,
-                    tuple(FileEntry.of(folder, f"{prefix}/{name}") for name in names),
-                ),
-            ),
-            files=tuple(FileEntry.of(folder, name) for name in (CHAIN, SPACE)),
+            segments=(written,),
+            tombstones=None,
+            files=file_entries(folder, (CHAIN, SPACE, *codecs)),
         )
-        manifest.write(folder)
-        _publish(folder, output)
-    return BuildReport(output, manifest, reports)
+        publish(folder, manifest)
+        settle(folder, output)
+    return BuildReport(output, manifest, content.reports)
 
 
 def check_destination(output: Path, *, overwrite: bool) -> None:
@@ -205,80 +210,68 @@ def check_destination(output: Path, *, overwrite: bool) -> None:
 
 
 @contextlib.contextmanager
-def _workplace(output: Path) -> Iterator[Path]:
-    """An empty folder inside the hidden one; removed when something goes wrong."""
-    folder = building_folder(output) / "index"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # not empty: an unfinished store may wait in there
-            folder.parent.rmdir()
-        raise
+def workplace(output: Path) -> Iterator[Path]:
+    """An empty folder inside the hidden one; removed when something goes wrong.
+
+    Parameters
+    ----------
+    output : Path
+        Where the index will be.
+    """
+    building = building_folder(output)
+    with named_errors(output):
+        building.mkdir(parents=True, exist_ok=True)
+        try:
+            with locks.writing(building, operation="build"):
+                folder = building / "index"
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                try:
+                    yield folder
+                finally:
+                    shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            with contextlib.suppress(OSError):  # not empty: an unfinished store may wait in there
+                building.rmdir()
 
 
-def _publish(folder: Path, output: Path) -> None:
-    """Give the finished folder its name; the index before steps aside first."""
-    aside = building_folder(output) / "replaced"
-    shutil.rmtree(aside, ignore_errors=True)
-    if output.exists():
-        output.replace(aside)
-    folder.replace(output)
-    sync_folder(output.parent)
+def settle(folder: Path, output: Path) -> None:
+    """Give the finished folder its name, in one step even where an index has it."""
+    if not output.exists() or not durable.exchange(folder, output):
+        aside = building_folder(output) / "replaced"
+        shutil.rmtree(aside, ignore_errors=True)
+        if output.exists():
+            output.replace(aside)
+        durable.publish(folder, output)
     shutil.rmtree(building_folder(output), ignore_errors=True)
 
 
-def _write_catalog(
-    segment: Path, store: Store, chain: Chain, metadata: tuple[str | Path, ...]
-) -> tuple[int, str, tuple[MetadataReport, ...]]:
-    """Catalog from the store's records: accessions, row checksum, joins."""
-    writer = CatalogWriter(segment / CATALOG)
-    try:
-        for record in store.records():
-            writer.add(record)
-        reports = tuple(writer.join(table) for table in metadata)
-        row_checksum = writer.finish({"chain": chain.hash, "segment": segment.name})
-    except BaseException:
-        writer.close()
-        raise
-    if row_checksum != store.row_checksum:
-        raise CatalogError(
-            f"the rows of {store.path} and of its catalog differ: expected row checksum "
-            f"{store.row_checksum[:12]}, found {row_checksum[:12]}. The store is damaged: embed "
-            "again"
-        )
-    with Catalog(segment / CATALOG) as catalog:
-        return catalog.n_accessions, row_checksum, reports
+def save_learnt(root: Path, generation: int, name: str, learnt: Any) -> None:
+    """Keep what a codec learnt, for the rows that are added later."""
+    file = root / codec_file(generation, name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_faiss(learnt, file)
 
 
-def _write_tier(
-    path: Path,
-    store: Store,
-    name: str,
-    codec: Codec,
-    space: Space,
-    advance: Callable[[int, int], None] | None,
-) -> None:
-    def blocks() -> Iterator[NDArray[np.float32]]:
-        for block in store.blocks(name):
-            yield block
-            if advance is not None:
-                advance(len(block), 0)
+def chosen_files(
+    recipe: Recipe, tiers: Sequence[str], dims: Sequence[int], n_rows: int
+) -> tuple[tuple[TierEntry, ...], TierEntry | None]:
+    """Tier files, and the scan file if there is one, as a recipe wants them for so many rows."""
+    codecs, scans = recipe.codecs(len(tiers), n_rows), recipe.scans(dims, n_rows)
+    entries = tuple(
+        TierEntry(name, width, codec.name, codec.cells)
+        for name, width, codec in zip(tiers, dims, codecs, strict=True)
+    )
+    scanned = (
+        TierEntry(name + SCAN, width, codec.name, codec.cells)
+        for name, width, codec in zip(tiers, dims, scans, strict=True)
+        if codec is not None
+    )
+    return entries, next(scanned, None)
 
-    count = codec.training_rows(store.n_rows)
+
+def _training(store: Store, entry: TierEntry) -> NDArray[np.float32]:
+    """rd prefixes that a tier's codec learns from."""
+    count = Codec(entry.codec, entry.cells).training_rows(store.n_rows)
     chosen = np.random.default_rng(_SEED).choice(store.n_rows, count, replace=False)
-    training = store.rd(np.sort(chosen), tier=name)
-    written = tiers.write(path, space, codec, training, blocks())
-    if written != store.n_rows:
-        raise RdsearchError(f"{path}: wrote {written} rows of {store.n_rows}: the store changed")
-
-
-def _sync_files(folder: Path) -> None:
-    """Files and names of a folder reach the disk before the manifest names them."""
-    for path in folder.iterdir():
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    sync_folder(folder)
+    return store.rd(np.sort(chosen), tier=entry.name.removesuffix(SCAN))

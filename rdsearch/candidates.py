@@ -117,7 +117,7 @@ def read(path: str | Path, kind: str | None = None) -> Candidates:
     text = read_text(path)
     lines = [
         (number, fields)
-        for number, fields in enumerate(_split(text), start=1)
+        for number, fields in _split(path, text)
         if any(fields) and not fields[0].startswith("#")
     ]
     if not lines:
@@ -126,13 +126,21 @@ def read(path: str | Path, kind: str | None = None) -> Candidates:
     return _collect(readers[kind or _kind(path, lines[0])](path, lines))
 
 
-def _split(text: str) -> Iterator[list[str]]:
+def _split(path: str | Path, text: str) -> Iterator[_Line]:
     """Fields of each line. Only a field that begins with a quote can be quoted, as in a TSV."""
-    for line in text.split("\n"):
+    for number, line in enumerate(text.split("\n"), start=1):
+        fields = line.split("\t")
         if '"' in line:
-            yield [field.strip() for field in next(csv.reader([line], delimiter="\t"))]
-        else:
-            yield [field.strip() for field in line.split("\t")]
+            try:
+                fields = next(csv.reader([line], delimiter="\t"))
+            except csv.Error as error:
+                raise InputError(
+                    f"{path}, line {number}: expected fields between tabs; it cannot be read "
+                    f"({error})",
+                    path=path,
+                    line=number,
+                ) from error
+        yield number, [field.strip() for field in fields]
 
 
 def _kind(path: str | Path, first: _Line) -> str:

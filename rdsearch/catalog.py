@@ -1,35 +1,30 @@
 """The catalog: what DuckDB keeps of the proteins.
 
 One file with the tables ``rows`` (a line for each distinct sequence), ``accessions`` (with what
-their headers say), one for each table that was joined, ``meta``, and the view ``proteins`` that
-brings them together: a line for each accession. `rdsearch.catalogwriter` makes it.
+their headers say), one for each table that was joined, ``meta``, and two views: ``joined`` has the
+user's columns of each accession, ``proteins`` brings everything together, a line for each
+accession. `rdsearch.catalogwriter` makes it, `rdsearch.catalogfile` opens it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import threading
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from types import TracebackType
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow
 from numpy.typing import NDArray
 
 from rdsearch import expressions
-from rdsearch.catalogwriter import (
-    FORMAT,
-    OFFLINE,
-    CatalogWriter,
-    named_errors,
-    sequence_range,
-    wal_file,
-)
-from rdsearch.errors import CatalogError, InputError
+from rdsearch.catalogfile import CatalogFile
+from rdsearch.catalogschema import SQL_TYPE, sequence_key
+from rdsearch.catalogwriter import CatalogWriter
+from rdsearch.errors import InputError
+from rdsearch.fasta import Record
 from rdsearch.filters import within_taxon
+from rdsearch.headers import HEADER_COLUMNS
 from rdsearch.metadata import quoted
 
 __all__ = ["FILTER_SECONDS", "Catalog", "CatalogWriter"]
@@ -37,33 +32,13 @@ __all__ = ["FILTER_SECONDS", "Catalog", "CatalogWriter"]
 #: What a filter expression may take.
 FILTER_SECONDS = 30.0
 
-# Rows that are read together where all are read.
-_SCAN_ROWS = 20_000
+# Types that Arrow has not, or changes on the way.
+_AS_TEXT = frozenset({"BIT", "UHUGEINT", "TIME WITH TIME ZONE"})
 
-# Accessions that are looked up together.
-_LOOKUP = 50_000
-
-# What DuckDB raises on a damaged file; all else is the fault of the expression.
-_DAMAGE = (duckdb.IOException, duckdb.InternalException, duckdb.FatalException)
-
-_BROKEN = "damaged, or not a catalog of rdsearch"
-
-# What must be 0 in a sound catalog.
-_FAULTS = {
-    "rows that are not 0 to n - 1": 'SELECT count(*) - count(DISTINCT "row") '
-    '+ count(*) FILTER (WHERE "row" < 0 OR "row" >= (SELECT count(*) FROM rows)) FROM rows',
-    "lengths that are not those of the sequences": "SELECT count(*) FROM rows "
-    "WHERE length IS DISTINCT FROM strlen(sequence)",
-    "accessions without a row": "SELECT count(*) FROM accessions "
-    'WHERE "row" IS NULL OR "row" NOT IN (SELECT "row" FROM rows)',
-    "rows without an accession": "SELECT count(*) FROM rows "
-    'WHERE "row" NOT IN (SELECT "row" FROM accessions)',
-    "accessions that are there twice": "SELECT count(accession) - count(DISTINCT accession) "
-    "FROM accessions",
-}
+_HEADERS = [name for name, _ in HEADER_COLUMNS]
 
 
-class Catalog:
+class Catalog(CatalogFile):
     """A catalog opened for reading, by any number of processes and threads at once.
 
     DuckDB may read this file and nothing else, and its settings are locked.
@@ -71,14 +46,21 @@ class Catalog:
     Parameters
     ----------
     path : str or Path
+    removed : ndarray of int64, optional
+        Positions of accessions that do not count: to everything but `sequences`,
+        `rows_of_sequences` and `check` they are not there.
 
     Attributes
     ----------
-    n_rows, n_accessions : int
-        Distinct sequences, and proteins.
+    n_rows : int
+        Distinct sequences, with and without accessions that count.
+    n_accessions : int
+        Proteins.
     columns : dict of str to str
         What `proteins` returns for each protein, and the SQL types: ``row``, ``accession``,
         ``length``, header columns, the user's columns.
+    joined_columns : dict of str to str
+        The user's columns alone.
     meta : dict of str to str
         What `CatalogWriter.finish` was given, ``format`` and ``row_checksum``.
 
@@ -87,74 +69,6 @@ class Catalog:
     CatalogError
         The file is missing, damaged, unfinished, or not a catalog of this version.
     """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        if not self.path.is_file():
-            raise CatalogError(f"{self.path}: there is no catalog file", path=self.path)
-        if wal_file(self.path).exists():
-            raise CatalogError(
-                f"{self.path}: not finished, for {wal_file(self.path).name} is beside it. "
-                "Build it again",
-                path=self.path,
-            )
-        self._lock, self._filter_lock = threading.Lock(), threading.Lock()
-        # Attached to a database of its own: DuckDB would hand a second connection to one path the
-        # file that it opened first, even if another was put in its place.
-        self._connection = duckdb.connect(":memory:", config={**OFFLINE, "temp_directory": ""})
-        # A second one, so that what interrupts a filter interrupts nothing else.
-        self._filtering = self._connection.cursor()
-        try:
-            with named_errors(self.path, _BROKEN):
-                self._attach()
-            self._read_facts()
-        except BaseException:
-            self.close()
-            raise
-
-    def _attach(self) -> None:
-        location = str(self.path.absolute()).replace("'", "''")
-        self._connection.execute(f"ATTACH '{location}' AS catalog (READ_ONLY, TYPE duckdb)")
-        for connection in (self._connection, self._filtering):
-            connection.execute("USE catalog")
-            connection.execute("SET enable_progress_bar = false")
-        # These two count for both connections.
-        self._connection.execute("SET enable_external_access = false")
-        self._connection.execute("SET lock_configuration = true")
-
-    def _read_facts(self) -> None:
-        self.meta: dict[str, str] = dict(self._query("SELECT key, value FROM meta"))
-        if self.meta.get("format") != FORMAT:
-            raise CatalogError(
-                f"{self.path}: expected a catalog of format {FORMAT}, found "
-                f"{self.meta.get('format')}. Open it with the version of rdsearch that made it",
-                path=self.path,
-            )
-        ((self.n_rows,),) = self._query("SELECT count(*) FROM rows")
-        ((self.n_accessions,),) = self._query("SELECT count(*) FROM accessions")
-        described = self._query("DESCRIBE proteins")
-        self.columns = {name: kind for name, kind, *_ in described if name != "sequence"}
-
-    def __enter__(self) -> Catalog:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Release the file."""
-        self._filtering.close()
-        self._connection.close()
-
-    @property
-    def row_checksum(self) -> str:
-        """The row checksum as it was stored; see `compute_row_checksum`."""
-        return self.meta.get("row_checksum", "")
 
     def proteins(self, rows: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
         """Every protein behind each row.
@@ -172,7 +86,7 @@ class Catalog:
         Raises
         ------
         CatalogError
-            A row is not in the catalog, or the file is damaged.
+            A row is not in the catalog or has no protein, or the file is damaged.
         """
         wanted = [[int(row) for row in rows]]
         places = self._query(
@@ -183,16 +97,46 @@ class Catalog:
         order = {accession: place for place, (accession,) in enumerate(places)}
         columns = ", ".join(map(quoted, self.columns))
         lines = self._query(
-            f'SELECT {columns} FROM proteins WHERE "row" IN (SELECT unnest($1::BIGINT[]))', wanted
+            f'SELECT {columns} FROM {self._proteins} WHERE "row" IN (SELECT unnest($1::BIGINT[]))',
+            wanted,
         )
-        found: dict[int, list[dict[str, Any]]] = {int(row): [] for row in rows}
-        entries = (dict(zip(self.columns, line, strict=True)) for line in lines)
-        for entry in sorted(entries, key=lambda entry: order[entry["accession"]]):
-            found[entry["row"]].append(entry)
-        for row, behind in found.items():
-            if not behind:
-                raise self._no_row(row)
-        return found
+        entries = [dict(zip(self.columns, line, strict=True)) for line in lines]
+        entries.sort(key=lambda entry: order[entry["accession"]])
+        return self._by_row(rows, ((entry["row"], entry) for entry in entries))
+
+    def records(self, rows: Sequence[int]) -> dict[int, list[Record]]:
+        """The proteins behind each row as they were added: with what their headers said.
+
+        Parameters
+        ----------
+        rows : sequence of int
+
+        Returns
+        -------
+        dict of int to list of Record
+            As `proteins` orders them.
+
+        Raises
+        ------
+        CatalogError
+            As `proteins`.
+        """
+        wanted = [int(row) for row in rows]
+        headers = ", ".join(f"a.{quoted(name)}" for name in _HEADERS)
+        lines = self._query(
+            f'SELECT a."row", a.accession, r.sequence, {headers} '
+            f'FROM {self._accessions} a JOIN rows r ON r."row" = a."row" '
+            'WHERE r."row" BETWEEN $2 AND $3 AND r."row" IN (SELECT unnest($1::BIGINT[])) '
+            "ORDER BY a.position",
+            [wanted, min(wanted, default=0), max(wanted, default=0)],
+        )
+        return self._by_row(
+            rows,
+            (
+                (row, Record(accession=accession, sequence=sequence, **_header(values)))
+                for row, accession, sequence, *values in lines
+            ),
+        )
 
     def sequences(self, rows: Sequence[int]) -> list[str]:
         """Sequences of rows, in the order asked for.
@@ -226,7 +170,29 @@ class Catalog:
         dict of str to int
             In the order asked for.
         """
-        return self._rows_by("accession", "accessions", accessions)
+        return {accession: row for accession, (_, row) in self.locate(accessions).items()}
+
+    def locate(self, accessions: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """Position and row of accessions; those that are not in the catalog are left out.
+
+        Parameters
+        ----------
+        accessions : iterable of str
+
+        Returns
+        -------
+        dict of str to (int, int)
+            In the order asked for. Positions number a catalog's accessions in the order in which
+            they were added.
+        """
+        wanted = list(dict.fromkeys(accessions))
+        lines = self._look_up(
+            f'SELECT accession, position, "row" FROM {self._accessions} '
+            "WHERE accession IN (SELECT unnest($1::VARCHAR[]))",
+            wanted,
+        )
+        found = {accession: (position, row) for accession, position, row in lines}
+        return {value: found[value] for value in wanted if value in found}
 
     def rows_of_sequences(self, sequences: Iterable[str]) -> dict[str, int]:
         """Rows of sequences; those that are not in the catalog are left out.
@@ -240,22 +206,39 @@ class Catalog:
         dict of str to int
             In the order asked for.
         """
-        return self._rows_by("sequence", "rows", sequences)
-
-    def _rows_by(self, column: str, table: str, values: Iterable[str]) -> dict[str, int]:
-        wanted = list(dict.fromkeys(values))
-        found: dict[str, int] = {}
-        for start in range(0, len(wanted), _LOOKUP):
-            found.update(
-                self._query(
-                    f'SELECT {column}, "row" FROM {table} '
-                    f"WHERE {column} IN (SELECT unnest($1::VARCHAR[]))",
-                    [wanted[start : start + _LOOKUP]],
-                )
+        wanted = list(dict.fromkeys(sequences))
+        # Sequences of one key are told apart by themselves.
+        found = dict(
+            self._look_up(
+                'SELECT sequence, "row" FROM rows WHERE key IN (SELECT unnest($1::UBIGINT[]))',
+                [sequence_key(hashlib.sha256(sequence.encode()).digest()) for sequence in wanted],
             )
+        )
         return {value: found[value] for value in wanted if value in found}
 
-    def rows_where(self, expression: str, seconds: float = FILTER_SECONDS) -> NDArray[np.int64]:
+    def inhabited(self, rows: Iterable[int], without: Iterable[int] = ()) -> set[int]:
+        """Those of the rows that have a protein.
+
+        Parameters
+        ----------
+        rows : iterable of int
+        without : iterable of int, optional
+            Positions of more accessions that do not count.
+        """
+        query = (
+            f'SELECT "row", position FROM {self._accessions} '
+            'WHERE "row" IN (SELECT unnest($1::BIGINT[]))'
+        )
+        gone = {int(position) for position in without}
+        lines = self._look_up(query, [int(row) for row in rows])
+        return {row for row, position in lines if position not in gone}
+
+    def rows_where(
+        self,
+        expression: str,
+        seconds: float = FILTER_SECONDS,
+        absent: Mapping[str, str] | None = None,
+    ) -> NDArray[np.int64]:
         """Rows with at least one protein that satisfies a SQL expression.
 
         Parameters
@@ -266,6 +249,8 @@ class Catalog:
             NULL is not satisfied.
         seconds : float, optional
             Stop after so long. DuckDB looks at the clock between blocks of 2,048 lines.
+        absent : mapping of str to str, optional
+            Columns that other catalogs have, and their SQL types; here they are NULL.
 
         Returns
         -------
@@ -280,23 +265,41 @@ class Catalog:
         CatalogError
             The file is damaged.
         """
-        columns = [*self.columns, "sequence"]
+        rows = self._values_where('DISTINCT "row"', expression, seconds, absent)["row"]
+        return np.sort(np.asarray(rows, dtype=np.int64))
+
+    def accessions_where(
+        self,
+        expression: str,
+        seconds: float = FILTER_SECONDS,
+        absent: Mapping[str, str] | None = None,
+    ) -> list[str]:
+        """Accessions of the proteins that satisfy a SQL expression, sorted; see `rows_where`."""
+        found = self._values_where("accession", expression, seconds, absent)["accession"]
+        return sorted(map(str, found))
+
+    def _values_where(
+        self, value: str, expression: str, seconds: float, absent: Mapping[str, str] | None
+    ) -> dict[str, NDArray[Any]]:
+        nulls = (f"CAST(NULL AS {kind}) AS {quoted(name)}" for name, kind in (absent or {}).items())
+        source = f"(SELECT {', '.join(['*', *nulls])} FROM {self._proteins})"
+        columns = [*self.columns, *(absent or ()), "sequence"]
         try:
-            with self._filter_lock, _interrupting(self._filtering, seconds):
-                expressions.check(self._filtering, expression, columns)
-                found = self._filtering.execute(
-                    f'SELECT DISTINCT "row" FROM proteins WHERE ({expression}\n)'
-                ).fetchnumpy()["row"]
-        except _DAMAGE as error:
-            raise CatalogError(f"{self.path}: {_BROKEN} ({_first_line(error)})") from error
+            with self._filter(seconds) as connection:
+                expressions.check(connection, expression, columns)
+                return connection.execute(
+                    f"SELECT {value} FROM {source} AS proteins WHERE ({expression}\n)"
+                ).fetchnumpy()
         except duckdb.InterruptException as error:
-            reason = f"it took longer than {seconds:g} s"
+            reason = f"it took longer than {seconds:.3g} s"
             raise expressions.refusal(expression, reason, columns) from error
         except duckdb.Error as error:
-            raise expressions.refusal(expression, _first_line(error), columns) from error
-        return np.sort(np.asarray(found, dtype=np.int64))
+            reason = str(error).partition("\n")[0]
+            raise expressions.refusal(expression, reason, columns) from error
 
-    def rows_of_taxon(self, taxon: int) -> NDArray[np.int64]:
+    def rows_of_taxon(
+        self, taxon: int, absent: Mapping[str, str] | None = None
+    ) -> NDArray[np.int64]:
         """Rows with a protein of a taxon or of one below it.
 
         Parameters
@@ -304,6 +307,8 @@ class Catalog:
         taxon : int
             NCBI taxon id. It is looked for in ``taxon_id`` and in the user's column ``lineage``: a
             list of taxon ids, or text with ids between semicolons, commas or spaces.
+        absent : mapping of str to str, optional
+            As in `rows_where`.
 
         Returns
         -------
@@ -318,7 +323,10 @@ class Catalog:
         if taxon < 1:
             raise InputError(f"a taxon id is a positive number; found {taxon}")
         lineage = next((name for name in self.columns if name.lower() == "lineage"), None)
-        if lineage is None:
+        below = "false"
+        if lineage is not None:
+            below = within_taxon(lineage, self.columns[lineage])
+        elif not any(name.lower() == "lineage" for name in absent or ()):
             raise InputError(
                 f"{self.path}: there is no column lineage, so that only the exact taxon_id of a "
                 f"protein is known (--where 'taxon_id = {taxon}'). For taxa above it build with a "
@@ -326,71 +334,54 @@ class Catalog:
                 'for example "2;1224;562"',
                 taxon=taxon,
             )
+        names = [int(taxon), str(int(taxon))] if lineage is not None else [int(taxon)]
         found = self._query(
-            'SELECT DISTINCT "row" FROM proteins WHERE taxon_id = $1 OR '
-            f'{within_taxon(lineage, self.columns[lineage])} ORDER BY "row"',
-            [int(taxon), str(int(taxon))],
+            f'SELECT DISTINCT "row" FROM {self._proteins} WHERE taxon_id = $1 OR {below} '
+            'ORDER BY "row"',
+            names,
         )
         return np.array([row for (row,) in found], dtype=np.int64)
 
-    def compute_row_checksum(self) -> str:
-        """Row checksum of the sequences as they are, read one after the other.
+    def joined(self, accessions: Iterable[str] | None = None) -> pyarrow.Table | None:
+        """The user's columns, for `CatalogWriter.carry`.
 
-        Equal to ``sha256(b"".join(sha256(s).digest() for s in sequences)).hexdigest()``.
+        Parameters
+        ----------
+        accessions : iterable of str, optional
+            Only these.
+
+        Returns
+        -------
+        pyarrow.Table or None
+            ``accession`` and `joined_columns`, whose SQL types stand in the fields' metadata; a
+            line for each protein in the order in which they were added. None where no table was
+            joined.
         """
-        checksum = hashlib.sha256()
-        for start in range(0, self.n_rows, _SCAN_ROWS):
-            with self._lock, named_errors(self.path, _BROKEN):
-                block = sequence_range(self._connection, start, start + _SCAN_ROWS)
-            for sequence in block:
-                checksum.update(hashlib.sha256(sequence.encode()).digest())
-        return checksum.hexdigest()
-
-    def check(self) -> None:
-        """Read every table and compare it with the others.
-
-        Raises
-        ------
-        CatalogError
-            Rows are not 0 to n - 1, a row has no accession or an accession no row, a length or
-            the row checksum is not that of the sequences, or the file is damaged.
-        """
-        for what, query in _FAULTS.items():
-            ((count,),) = self._query(query)
-            if count:
-                raise CatalogError(f"{self.path}: {what}: {count}. Build it again", path=self.path)
-        found = self.compute_row_checksum()
-        if found != self.row_checksum:
-            raise CatalogError(
-                f"{self.path}: the sequences are not those it was made with: expected row checksum "
-                f"{self.row_checksum[:12]}, found {found[:12]}. Build it again",
-                path=self.path,
-            )
-        # Every value of every column is read.
-        everything = ", ".join(f"count({quoted(name)}::VARCHAR)" for name in self.columns)
-        self._query(f"SELECT {everything}, bit_xor(hash(proteins)) FROM proteins")
-
-    def _query(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        with self._lock, named_errors(self.path, _BROKEN):
-            return self._connection.execute(query, list(values)).fetchall()
-
-    def _no_row(self, row: int) -> CatalogError:
-        return CatalogError(
-            f"{self.path}: expected a row from 0 to {self.n_rows - 1}, found {row}", path=self.path
+        if not self.joined_columns:
+            return None
+        values = (
+            f"CAST(j.{quoted(name)} AS VARCHAR) AS {quoted(name)}"
+            if kind in _AS_TEXT
+            else f"j.{quoted(name)}"
+            for name, kind in self.joined_columns.items()
         )
+        chosen, wanted = "", []
+        if accessions is not None:
+            chosen = "WHERE a.accession IN (SELECT unnest($1::VARCHAR[])) "
+            wanted = [list(accessions)]
+        table = self._arrow(
+            f"SELECT j.accession, {', '.join(values)} FROM joined j "
+            f"JOIN {self._accessions} a ON a.accession = j.accession {chosen}ORDER BY a.position",
+            wanted,
+        )
+        fields = [
+            field.with_metadata({SQL_TYPE: self.joined_columns[field.name]})
+            if field.name in self.joined_columns
+            else field
+            for field in table.schema
+        ]
+        return table.cast(pyarrow.schema(fields))
 
 
-@contextlib.contextmanager
-def _interrupting(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
-    timer = threading.Timer(seconds, connection.interrupt)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        timer.join()  # an interrupt that comes late would meet the next query
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+def _header(values: Iterable[Any]) -> dict[str, Any]:
+    return dict(zip(_HEADERS, values, strict=True))

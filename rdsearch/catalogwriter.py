@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,33 +12,29 @@ from typing import Any
 import duckdb
 import pyarrow
 
-from rdsearch.errors import CatalogError
+from rdsearch.catalogschema import (
+    ACCESSION_COLUMNS,
+    FORMAT,
+    OFFLINE,
+    ROW_COLUMNS,
+    SQL_TYPE,
+    named_errors,
+    sequence_key,
+    views,
+    wal_file,
+)
+from rdsearch.errors import CatalogError, MetadataError
 from rdsearch.fasta import Record
 from rdsearch.fingerprints import Fingerprints
 from rdsearch.headers import HEADER_COLUMNS
-from rdsearch.metadata import SQL_TYPES, MetadataReport, join_table, quoted
+from rdsearch.metadata import MetadataReport, join_table, quoted
 
-__all__ = ["FORMAT", "OFFLINE", "CatalogWriter", "named_errors", "sequence_range", "wal_file"]
+__all__ = ["CatalogWriter"]
 
-#: Version of the tables.
-FORMAT = "1"
-
-#: Nothing is fetched from the network, whatever a path or a column type asks for.
-OFFLINE: dict[str, str | bool | int | float | list[str]] = {
-    "autoinstall_known_extensions": "false",
-    "autoload_known_extensions": "false",
-}
-
-_ACCESSION_COLUMNS = (
-    ("row", "BIGINT"),
-    ("position", "BIGINT"),
-    ("accession", "VARCHAR"),
-    *((name, SQL_TYPES[kind]) for name, kind in HEADER_COLUMNS),
-)
-_ROW_COLUMNS = (("row", "BIGINT"), ("sequence", "VARCHAR"), ("length", "INTEGER"))
 _ARROW_TYPES = {
     "BIGINT": pyarrow.int64(),
     "INTEGER": pyarrow.int32(),
+    "UBIGINT": pyarrow.uint64(),
     "VARCHAR": pyarrow.string(),
 }
 
@@ -78,14 +73,17 @@ class CatalogWriter:
         self._positions = 0
         self._new_rows: list[tuple[Any, ...]] = []
         self._new_accessions: list[tuple[Any, ...]] = []
-        self._joined: list[tuple[str, MetadataReport]] = []
+        # Tables with the user's columns, and the SQL types of those that were brought along.
+        self._joined: list[tuple[str, dict[str, str]]] = []
+        self._carried: dict[str, str] = {}
+        self._taken: list[str] = []
         self._complete = False
         with named_errors(self.path, "cannot be written"):
             self._connection = duckdb.connect(str(self.path), config=OFFLINE)
             self._run("SET enable_progress_bar = false")
             self._run("SET TimeZone = 'UTC'")
-            self._create("rows", _ROW_COLUMNS)
-            self._create("accessions", _ACCESSION_COLUMNS)
+            self._create("rows", ROW_COLUMNS)
+            self._create("accessions", ACCESSION_COLUMNS)
             self._create("meta", (("key", "VARCHAR"), ("value", "VARCHAR")))
 
     def __enter__(self) -> CatalogWriter:
@@ -128,7 +126,9 @@ class CatalogWriter:
         if new:
             self._checksum.update(digest)
             self._residues += len(record.sequence)
-            self._new_rows.append((row, record.sequence, len(record.sequence)))
+            self._new_rows.append(
+                (row, record.sequence, len(record.sequence), sequence_key(digest))
+            )
         header = (getattr(record, name) for name, _ in HEADER_COLUMNS)
         self._new_accessions.append((row, self._positions, record.accession, *header))
         self._positions += 1
@@ -140,9 +140,47 @@ class CatalogWriter:
         """Sequences of rows ``start`` to ``stop - 1``, in row order."""
         self._flush()
         with named_errors(self.path, "cannot be read"):
-            return sequence_range(self._open, start, stop)
+            found = self._open.execute(
+                'SELECT sequence FROM rows WHERE "row" >= ? AND "row" < ? ORDER BY "row"',
+                [start, stop],
+            )
+            return [sequence for (sequence,) in found.fetchall()]
 
-    def join(self, path: str | Path) -> MetadataReport:
+    def carry(self, table: pyarrow.Table) -> None:
+        """Bring along user columns of proteins that come from other catalogs.
+
+        A table that is joined afterwards may have the same columns: it has the first say where it
+        has a value. So has the later one of two tables that are brought along.
+
+        Parameters
+        ----------
+        table : pyarrow.Table
+            As `rdsearch.catalog.Catalog.joined` returns it; of proteins that were not added
+            nothing is kept.
+
+        Raises
+        ------
+        MetadataError
+            A column has another type than one of this name that was brought along before.
+        CatalogError
+            A table was joined already, an accession has two sequences or two lines, or the file
+            cannot be written.
+        """
+        if self._taken:
+            raise CatalogError(f"{self.path}: bring columns along before the first table is joined")
+        self._complete_proteins()
+        name = f"metadata_{len(self._joined) + 1}"
+        with named_errors(self.path, "cannot be written"):
+            self._open.register("carried", table)
+            try:
+                types = self._carried_types(table)
+                self._keep(name, types)
+            finally:
+                self._open.unregister("carried")
+        self._joined.append((name, {self._spelling(column): types[column] for column in types}))
+        self._carried.update(self._joined[-1][1])
+
+    def join(self, path: str | Path, types: Mapping[str, str] | None = None) -> MetadataReport:
         """Join a table to the proteins by accession; see `rdsearch.metadata.join_table`.
 
         Parameters
@@ -150,6 +188,8 @@ class CatalogWriter:
         path : str or Path
             TSV, CSV, Parquet or JSON lines. A column with the name of a header column overrides
             that where it has a value.
+        types : mapping of str to str, optional
+            Columns that the index has already, and their SQL types: they keep name and type.
 
         Returns
         -------
@@ -164,14 +204,15 @@ class CatalogWriter:
         """
         self._complete_proteins()
         table = f"metadata_{len(self._joined) + 1}"
-        taken = [name for _, report in self._joined for name in report.columns]
+        known = {**(types or {}), **self._carried}
         try:
-            report = join_table(self._open, Path(path), table, taken)
+            report = join_table(self._open, Path(path), table, self._taken, known)
         except BaseException:
             for leftover in ("staged", "staged_keys"):
                 self._run(f"DROP TABLE IF EXISTS {leftover}")
             raise
-        self._joined.append((table, report))
+        self._joined.append((table, report.columns))
+        self._taken += report.columns
         return report
 
     def finish(self, meta: Mapping[str, str]) -> str:
@@ -197,7 +238,8 @@ class CatalogWriter:
         with named_errors(self.path, "cannot be written"):
             for item in {**meta, "format": FORMAT, "row_checksum": row_checksum}.items():
                 self._open.execute("INSERT INTO meta VALUES (?, ?)", item)
-            self._run(_view(self._joined))
+            for statement in views(self._joined):
+                self._run(statement)
             self._run("CHECKPOINT")
             self._open.close()
         self._connection = None
@@ -226,11 +268,55 @@ class CatalogWriter:
         described = ", ".join(f"{quoted(name)} {kind}" for name, kind in columns)
         self._run(f"CREATE TABLE {quoted(table)} ({described})")
 
+    def _carried_types(self, table: pyarrow.Table) -> dict[str, str]:
+        """SQL types of ``carried``: those of its fields' metadata, one for all of a name."""
+        twice = self._open.execute(
+            "SELECT accession FROM carried GROUP BY accession HAVING count(*) > 1 LIMIT 1"
+        ).fetchall()
+        if twice:
+            raise CatalogError(
+                f"{self.path}: expected one line for each protein, found two lines for "
+                f"{twice[0][0]}"
+            )
+        types = {}
+        for column, guessed, *_ in self._open.execute("DESCRIBE carried").fetchall():
+            kept = (table.schema.field(column).metadata or {}).get(SQL_TYPE, guessed.encode())
+            types[column] = kept.decode()
+            before = self._carried.get(self._spelling(column), types[column])
+            if types[column] != before:
+                raise MetadataError(
+                    f"column {column!r} is {before} in one catalog and {types[column]} in another: "
+                    "expected one type. Build one of them again with another name or type of the "
+                    "column",
+                    column=column,
+                    expected=before,
+                    found=types[column],
+                )
+        del types["accession"]
+        return types
+
+    def _spelling(self, column: str) -> str:
+        """The name under which a column was brought along first; case does not count."""
+        known = (name for name in self._carried if name.lower() == column.lower())
+        return next(known, column)
+
+    def _keep(self, name: str, types: Mapping[str, str]) -> None:
+        """Lines of ``carried`` that have a protein and a value, as a table."""
+        values = [
+            f"CAST(c.{quoted(column)} AS {kind}) AS {quoted(self._spelling(column))}"
+            for column, kind in types.items()
+        ]
+        some = " OR ".join(f"c.{quoted(column)} IS NOT NULL" for column in types) or "false"
+        self._run(
+            f"CREATE TABLE {name} AS SELECT {', '.join(['a.accession', *values])} FROM carried c "
+            f"JOIN accessions a ON a.accession = c.accession WHERE {some} ORDER BY a.position"
+        )
+
     def _flush(self) -> None:
         """Write what waits, as Arrow tables: DuckDB takes those by column, not value by value."""
         with named_errors(self.path, "cannot be written"):
-            self._insert("rows", _ROW_COLUMNS, self._new_rows)
-            self._insert("accessions", _ACCESSION_COLUMNS, self._new_accessions)
+            self._insert("rows", ROW_COLUMNS, self._new_rows)
+            self._insert("accessions", ACCESSION_COLUMNS, self._new_accessions)
         self._new_rows, self._new_accessions, self._residues = [], [], 0
 
     def _insert(
@@ -271,44 +357,10 @@ class CatalogWriter:
                     "DELETE FROM accessions WHERE position NOT IN "
                     "(SELECT min(position) FROM accessions GROUP BY accession)"
                 )
+                # Positions stay 0 to n - 1.
+                self._run(
+                    "UPDATE accessions SET position = place FROM (SELECT position AS old, "
+                    "row_number() OVER (ORDER BY position) - 1 AS place FROM accessions) "
+                    "WHERE position = old"
+                )
         self._complete = True
-
-
-def _view(joined: Sequence[tuple[str, MetadataReport]]) -> str:
-    """The view ``proteins``: each column once, the user's value before the header's."""
-    source = {
-        column: f"{table}.{quoted(column)}" for table, report in joined for column in report.columns
-    }
-    columns = ['a."row"', "a.accession", "r.length", "r.sequence"]
-    for name, _ in HEADER_COLUMNS:
-        header = f"a.{quoted(name)}"
-        if name in source:
-            header = f"coalesce({source.pop(name)}, {header}) AS {quoted(name)}"
-        columns.append(header)
-    columns += [f"{value} AS {quoted(column)}" for column, value in source.items()]
-    tables = 'accessions a JOIN rows r ON r."row" = a."row"'
-    for table, _ in joined:
-        tables += f" LEFT JOIN {table} ON {table}.accession = a.accession"
-    return f"CREATE VIEW proteins AS SELECT {', '.join(columns)} FROM {tables}"
-
-
-def sequence_range(connection: duckdb.DuckDBPyConnection, start: int, stop: int) -> list[str]:
-    found = connection.execute(
-        'SELECT sequence FROM rows WHERE "row" >= ? AND "row" < ? ORDER BY "row"', [start, stop]
-    )
-    return [sequence for (sequence,) in found.fetchall()]
-
-
-def wal_file(path: Path) -> Path:
-    """What DuckDB keeps beside a database that is being written."""
-    return path.with_name(path.name + ".wal")
-
-
-@contextlib.contextmanager
-def named_errors(path: Path, what: str) -> Iterator[None]:
-    """DuckDB's errors as the catalog's."""
-    try:
-        yield
-    except duckdb.Error as error:
-        reason = str(error).partition("\n")[0]
-        raise CatalogError(f"{path}: {what} ({reason})", path=path) from error

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rdsearch import durable
 from rdsearch.errors import ChainError
 
 __all__ = ["FORMAT", "digest", "read", "recorded_hash", "write"]
@@ -71,14 +72,14 @@ def write(path: Path, header: Mapping[str, Any], arrays: Arrays) -> None:
         {name: np.ascontiguousarray(array, dtype="<f8") for name, array in arrays.items()},
         metadata={_ENTRY: json.dumps(document, allow_nan=False)},
     )
+    # No lock is taken here: two processes that write the same file need two names.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         try:
             with temporary.open("wb") as file:
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            durable.sync_file(temporary)
+            durable.publish(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:

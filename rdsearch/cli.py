@@ -14,7 +14,15 @@ from typing import Any
 import click
 from tabulate import tabulate
 
-from rdsearch import __version__, cli_evaluate, cli_rerank, cli_search, cli_tools, cli_tune
+from rdsearch import (
+    __version__,
+    cli_change,
+    cli_evaluate,
+    cli_rerank,
+    cli_search,
+    cli_tools,
+    cli_tune,
+)
 from rdsearch.cli_options import (
     EMBEDDING,
     EXISTING,
@@ -294,7 +302,7 @@ def build(
         )
     for joined in report.metadata:
         say(str(joined), quiet=quiet)
-    accessions = sum(segment.accessions for segment in report.manifest.segments)
+    accessions = report.manifest.accessions
     say(
         f"{output}: {report.manifest.rows:,} sequences, {accessions:,} accessions, "
         f"{len(report.manifest.tiers)} tiers in {progress.seconds:.1f} s",
@@ -320,6 +328,7 @@ def info(index: Path, as_json: bool) -> None:
         click.echo(json.dumps(facts, indent=2))
         return
     tiers, columns = facts.pop("tiers"), facts.pop("columns")
+    segments = facts.pop("segments")
     embedding = facts.pop("embedding")
     facts["embedding"] = ", ".join(f"{name} {value}" for name, value in embedding.items())
     facts["columns"] = ", ".join(columns)
@@ -330,6 +339,9 @@ def info(index: Path, as_json: bool) -> None:
     click.echo(tabulate(facts.items(), tablefmt="plain", disable_numparse=True))
     click.echo()
     click.echo(tabulate(tiers, headers="keys"))
+    if len(segments) > 1 or facts["rows"] < segments[0]["rows"]:
+        click.echo()
+        click.echo(tabulate(segments, headers="keys", disable_numparse=True))
 
 
 @main.command()
@@ -358,6 +370,7 @@ for command in (
     cli_rerank.rerank,
     cli_tune.tune,
     cli_evaluate.evaluate,
+    *cli_change.COMMANDS,
     cli_tools.weights,
     cli_tools.chain,
     cli_tools.export,

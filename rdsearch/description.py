@@ -32,6 +32,8 @@ def describe(index: Index) -> dict[str, Any]:
     guarantee = manifest.guarantee
     return {
         "path": str(index.path),
+        "generation": manifest.generation,
+        "operation": manifest.operation,
         "created": manifest.created,
         "rdsearch": manifest.rdsearch,
         "family": manifest.family,
@@ -41,7 +43,7 @@ def describe(index: Index) -> dict[str, Any]:
         "accessions": index.n_accessions,
         "space": manifest.space,
         "space_from": _SOURCES[index.space.source],
-        "recipe": manifest.recipe,
+        "recipe": manifest.recipe.name,
         "funnel": str(manifest.funnel),
         "guarantee": None if guarantee is None else asdict(guarantee),
         "tiers": [
@@ -52,7 +54,17 @@ def describe(index: Index) -> dict[str, Any]:
                 "cells": tier.cells,
                 "bytes": _tier_bytes(manifest, tier.name),
             }
-            for tier in manifest.tiers
+            for tier in manifest.stored
+        ],
+        "segments": [
+            {
+                "name": segment.name,
+                "rows": segment.rows,
+                "hidden": segment.hidden,
+                "accessions": segment.accessions,
+                "removed": segment.removed,
+            }
+            for segment in manifest.segments
         ],
         "columns": index.columns,
         "bytes": sum(file.size for file in manifest.all_files()),

@@ -19,7 +19,9 @@ __all__ = [
     "FastaError",
     "IndexDamagedError",
     "IndexExistsError",
+    "IndexLockedError",
     "IndexMissingError",
+    "IndexWriteError",
     "InputError",
     "MetadataError",
     "RdsearchError",
@@ -112,6 +114,14 @@ class IndexExistsError(RdsearchError):
 
 class IndexDamagedError(RdsearchError):
     """A file of an index is not what its manifest says (attribute ``path``: the file)."""
+
+
+class IndexLockedError(RdsearchError):
+    """Another process is writing the index (attributes ``path``, ``owner``)."""
+
+
+class IndexWriteError(RdsearchError):
+    """An index cannot be written: disk full, read-only, no permission (attribute ``path``)."""
 
 
 class DependencyError(RdsearchError):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import tokenize
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -19,10 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rdsearch import hdf5file
+from rdsearch import durable, hdf5file
 from rdsearch.errors import InputError, StoreError
 from rdsearch.fingerprints import Fingerprints
-from rdsearch.manifest import sync_folder
 from rdsearch.store import Store
 
 __all__ = ["SUFFIXES", "completed", "export_store", "read_vectors", "write_vectors"]
@@ -102,8 +100,8 @@ def write_vectors(path: Path, blocks: _Blocks, rows: int, dims: int) -> None:
         writers[path.suffix](temporary, _once_each(path, blocks), rows, dims)
         if path.suffix == ".npy":
             # New names must never stand beside old vectors.
-            path.unlink(missing_ok=True)
-            _ids_beside(temporary).replace(_ids_beside(path))
+            durable.remove(path)
+            durable.publish(_ids_beside(temporary), _ids_beside(path))
 
 
 @contextlib.contextmanager
@@ -120,10 +118,8 @@ def completed(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            sync_folder(path.parent)
+            durable.sync_file(temporary)
+            durable.publish(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
             _ids_beside(temporary).unlink(missing_ok=True)
@@ -160,8 +156,7 @@ def _write_npy(path: Path, blocks: _Blocks, rows: int, dims: int) -> None:
         for ids, vectors in blocks:
             file.write(np.ascontiguousarray(vectors, dtype="<f4").tobytes())
             names.writelines(f"{name}\n" for name in ids)
-        names.flush()
-        os.fsync(names.fileno())
+    durable.sync_file(_ids_beside(path))
 
 
 def _write_hdf5(path: Path, blocks: _Blocks, rows: int, dims: int) -> None:

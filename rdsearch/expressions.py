@@ -8,7 +8,8 @@ functions, functions of files, settings, sequences, time or chance. What takes m
 functions whose result can be much longer than their arguments (``repeat``, ``replace``, ``||``);
 DuckDB does not count text that is being computed against its memory limit. And what takes time
 without bound inside one block of lines, between which alone DuckDB can be interrupted: functions of
-quadratic time (``levenshtein``), and large regular expressions.
+quadratic time (``levenshtein``), large regular expressions, and patterns of LIKE and GLOB with many
+wildcards, for each of which DuckDB before 2.0 tries every place in the text.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ MOST_BRACKETS = 256
 #: Size of all regular expressions together: characters plus counts in braces, times the counts
 #: after brackets. ``C.{2,4}C.{12}H`` has 14 + 16.
 LARGEST_PATTERNS = 128
+#: Most wildcards for any text (``%``, ``*``) in a pattern of LIKE or GLOB; one at the end is not
+#: counted, and each counts twice in a pattern that has wildcards for one letter.
+MOST_WILDCARDS = 4
 
 
 def _words(*lines: str) -> frozenset[str]:
@@ -78,6 +82,9 @@ _TYPES = _words(
 )
 _PLAIN = frozenset({"CONSTANT", "COMPARISON", "CONJUNCTION", "BETWEEN", "CASE", "COLLATE"})
 _PATTERNS = frozenset({"regexp_matches", "regexp_full_match", "regexp_extract"})
+_LIKES = _words(
+    "~~ !~~ ~~* !~~* ~~~ like_escape not_like_escape ilike_escape not_ilike_escape",
+)
 _LISTS = frozenset({"list_value", "string_split", "str_split", "ARRAY_CONSTRUCTOR"})
 _KINDS = {
     "SUBQUERY": "a sub-query",
@@ -89,6 +96,7 @@ _KINDS = {
     "DEFAULT": "DEFAULT",
 }
 _BRACES = re.compile(r"(\)?)\{\s*(\d*)\s*(?:,\s*(\d*)\s*)?\}")
+_MANY_DIGITS = 9
 _SHOWN = 200
 
 
@@ -145,6 +153,8 @@ def _fault(
         return "it is empty"
     if "\0" in expression:
         return "it has a NUL character"
+    if any("\ud800" <= character <= "\udfff" for character in expression):
+        return "it is not text in UTF-8"
     if len(expression) > LONGEST:
         return (
             f"it has {len(expression):,} characters, and {LONGEST:,} are allowed; a long list of "
@@ -175,7 +185,7 @@ def _condition(connection: duckdb.DuckDBPyConnection, expression: str) -> dict[s
     if parsed["error"]:
         if int(parsed.get("position", 0)) >= len((_PREFIX + expression).encode()):
             raise _FaultError("it is not complete")
-        message = str(parsed.get("error_message", "it cannot be parsed")).partition("\n")[0]
+        message = str(parsed.get("error_message")).partition("\n")[0] or "it cannot be parsed"
         if message.startswith("Max expression depth"):
             message = "it is nested too deeply"
         raise _FaultError(message)
@@ -279,18 +289,19 @@ class _Walk:
         if node.get("filter") or node.get("distinct") or node["order_bys"]["orders"]:
             raise _FaultError(f"{name} is used as an aggregate")
         if name in _PATTERNS:
-            self._pattern(name, list(_arguments(node)))
+            self._regular(_constant(node, f"{name} needs a regular expression in quotes"))
+        elif name in _LIKES:
+            _like(_constant(node, "LIKE and GLOB need a pattern in quotes"))
 
-    def _pattern(self, name: str, arguments: list[dict[str, Any]]) -> None:
-        if len(arguments) < 2 or arguments[1].get("class") != "CONSTANT":
-            raise _FaultError(f"{name} needs a regular expression in quotes")
-        constant = arguments[1]
-        value = constant["literal"]["text"] if "literal" in constant else constant["value"]["value"]
-        text, times = str(value), 1
-        size = len(text)
+    def _regular(self, text: str) -> None:
+        size, times = len(text), 1
         for group, least, most in _BRACES.findall(text):
-            count = int(most or least or 0)
+            digits = most or least or "0"
+            # More digits than Python would turn into a number are too many anyway.
+            count = int(digits) if len(digits) < _MANY_DIGITS else 10**_MANY_DIGITS
             size, times = (size, times * max(count, 1)) if group else (size + count, times)
+            if size * times > LARGEST_PATTERNS:
+                break
         self._patterns += size * times
         if self._patterns > LARGEST_PATTERNS:
             raise _FaultError(
@@ -310,6 +321,28 @@ class _Walk:
     def _type(self, name: str, catalog: str | None, schema: str | None) -> None:
         if name.upper() not in _TYPES or catalog or schema:
             raise _FaultError(f"it casts to {name}")
+
+
+def _constant(node: dict[str, Any], otherwise: str) -> str:
+    """The second argument of a function, which is a constant."""
+    arguments = list(_arguments(node))
+    if len(arguments) < 2 or arguments[1].get("class") != "CONSTANT":
+        raise _FaultError(otherwise)
+    constant = arguments[1]
+    if "literal" in constant:
+        return str(constant["literal"]["text"])
+    return str(constant["value"].get("value", ""))  # NULL has none
+
+
+def _like(pattern: str) -> None:
+    several = len(re.findall(r"[%*]+(?!\Z)", pattern))
+    weight = several * (2 if re.search(r"[_?\[]", pattern) else 1)
+    if weight > MOST_WILDCARDS:
+        raise _FaultError(
+            f"its pattern has {several} wildcards for any text before its end; with _, ? or [ in "
+            f"it {MOST_WILDCARDS // 2} are allowed, else {MOST_WILDCARDS}. Write it as "
+            "regexp_matches, or join several conditions with AND"
+        )
 
 
 def _arguments(node: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -7,13 +7,10 @@ sequences, and says what is wrong where.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import logging
-import lzma
 import os
 import sys
-import zlib
 from array import array
 from collections import deque
 from collections.abc import Iterator
@@ -29,6 +26,7 @@ from xopen import xopen
 from rdsearch.errors import FastaError, InputError
 from rdsearch.fingerprints import Fingerprints
 from rdsearch.headers import HEADER_COLUMNS, parse_header
+from rdsearch.textfile import DAMAGE
 
 __all__ = ["ALPHABET", "HEADER_COLUMNS", "ReadReport", "Record", "read"]
 
@@ -45,16 +43,6 @@ _COMMENTS = (";", "#")
 # A thousand times the longest known protein; it bounds what a wrong file can take of memory.
 _LONGEST_LINE = 64 << 20
 _SHOWN = 40
-# What reading raises on damaged data; the decompressors that xopen finds have their own errors.
-_DAMAGE: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, lzma.LZMAError)
-for _module, _error in (
-    ("isal.isal_zlib", "error"),
-    ("zlib_ng.zlib_ng", "error"),
-    ("compression.zstd", "ZstdError"),
-    ("backports.zstd", "ZstdError"),
-):
-    with contextlib.suppress(ImportError):
-        _DAMAGE += (getattr(importlib.import_module(_module), _error),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +169,7 @@ def read(
             f"expected a header line that begins with '>', found {_shown(lines.text)}. "
             "Is this a FASTA file?",
         ) from None
-    except _DAMAGE as error:
+    except DAMAGE as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise FastaError(name, None, f"cannot be read: {error.strerror}") from None
         raise FastaError(
@@ -281,7 +269,8 @@ class _NumberedLines(io.BufferedIOBase):
             if not text.isascii():
                 odd = next(character for character in text if not character.isascii())
                 raise _bad_character(self._name, self.number, odd)
-        return text.encode() + b"\n"
+        # What stands before the first header only has to be no header.
+        return text.encode("ascii", "replace") + b"\n"
 
 
 class _Accessions:

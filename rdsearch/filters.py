@@ -17,7 +17,7 @@ from rdsearch.metadata import quoted
 from rdsearch.textfile import read_text
 
 if TYPE_CHECKING:
-    from rdsearch.catalog import Catalog
+    from rdsearch.catalogs import Catalogs
 
 __all__ = ["allowed_rows", "combine", "read_ids", "rows_of_ids", "within_taxon"]
 
@@ -28,7 +28,7 @@ _IDS_ALONE = r"[\s\d;,|\[\]''\"]*"
 
 
 def allowed_rows(
-    catalog: Catalog,
+    catalog: Catalogs,
     where: str | None = None,
     ids: Iterable[str] | None = None,
     taxon: int | None = None,
@@ -37,7 +37,7 @@ def allowed_rows(
 
     Parameters
     ----------
-    catalog : Catalog
+    catalog : Catalogs
     where : str, optional
         See `Catalog.rows_where`.
     ids : iterable of str, optional
@@ -81,12 +81,12 @@ def combine(*filters: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
     return reduce(lambda a, b: np.intersect1d(a, b, assume_unique=True), given)
 
 
-def rows_of_ids(catalog: Catalog, ids: Iterable[str]) -> NDArray[np.int64]:
+def rows_of_ids(catalog: Catalogs, ids: Iterable[str]) -> NDArray[np.int64]:
     """Rows of accessions; how many the index lacks is logged.
 
     Parameters
     ----------
-    catalog : Catalog
+    catalog : Catalogs
     ids : iterable of str
         Accessions or ids as they stand in FASTA headers: ``P12345`` and ``sp|P12345|AATM_RABIT``.
 

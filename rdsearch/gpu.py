@@ -73,5 +73,4 @@ def on_gpu(tier: Tier, device: int) -> Tier:
     index = faiss.GpuIndexFlatIP(resources, tier.dims, options)
     for start in range(0, tier.n_rows, _BLOCK_ROWS):
         index.add(tier.vectors(np.arange(start, min(start + _BLOCK_ROWS, tier.n_rows))))
-    index.resources = resources  # as long as the index
-    return replace(tier, codec=index)
+    return replace(tier, codec=index, owner=(index, resources))

@@ -29,7 +29,7 @@ _UNIREF = re.compile(r"UniRef(?:50|90|100)_\S+\Z")
 _UNIPROT_TAG = re.compile(r"(?:^|(?<=\s))(OS|OX|GN|PE|SV)=")
 _UNIREF_TAG = re.compile(r"(?:^|(?<=\s))(n|Tax|TaxID|RepID)=")
 # MMseqs2 appends this to the headers of the databases it splits.
-_SPLIT = re.compile(r"\s+Split=[0-9]+\s*\Z")
+_SPLIT = re.compile(r"Split=[0-9]+\Z")
 # More digits than any database uses; also what a 64-bit column holds.
 _NUMBER = re.compile(r"[0-9]{1,18}\Z")
 
@@ -90,7 +90,7 @@ def parse_header(header: str) -> HeaderFields:
     )
     if match := _UNIPROT.match(identifier):
         fields["accession"], fields["entry_name"] = match.groups()
-        name, tags = _tagged(_SPLIT.sub("", description), _UNIPROT_TAG)
+        name, tags = _tagged(_without_split(description), _UNIPROT_TAG)
         fields["protein_name"] = name
         fields["organism"] = tags.get("OS")
         fields["taxon_id"] = _number(tags.get("OX"))
@@ -110,6 +110,11 @@ def _tagged(text: str, tag: re.Pattern[str]) -> tuple[str | None, dict[str, str]
     parts = tag.split(text)
     values = {name: value.strip() for name, value in zip(parts[1::2], parts[2::2], strict=True)}
     return parts[0].strip() or None, {name: value for name, value in values.items() if value}
+
+
+def _without_split(description: str) -> str:
+    words = description.rsplit(None, 1)
+    return "".join(words[:-1]) if words and _SPLIT.match(words[-1]) else description
 
 
 def _number(text: str | None) -> int | None:

@@ -10,14 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rdsearch.candidates import CandidateSource
-from rdsearch.catalog import Catalog
 from rdsearch.chain import Chain
 from rdsearch.description import describe
 from rdsearch.errors import InputError
@@ -26,11 +24,12 @@ from rdsearch.filters import allowed_rows
 from rdsearch.funnel import Funnel, plan
 from rdsearch.hits import Hit, QueryHits, assemble
 from rdsearch.hits import columns as hit_columns
-from rdsearch.layout import check_chain, load_chain, open_catalog
-from rdsearch.manifest import Manifest
+from rdsearch.layout import load_chain
+from rdsearch.opening import QUICK
 from rdsearch.queries import Queries, QueryEmbedder, hits_wanted, own_rows
+from rdsearch.reader import Reader
 from rdsearch.rerank import Reranking, rerank
-from rdsearch.searcher import Ranking, Searcher, Step
+from rdsearch.searcher import Ranking, Step
 
 if TYPE_CHECKING:
     from rdsearch.progress import Progress
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Index", "Queries", "open"]
 
 
-class Index(Searcher):
+class Index(Reader):
     """An index that was opened for search; made by `rdsearch.open`.
 
     Besides proteins it takes vectors: `rank`, `rank_rows`, `score_rows`, `cost` and `explain` of
@@ -50,8 +49,10 @@ class Index(Searcher):
         Its folder.
     manifest : Manifest
         As it was when the index was opened; it does not change under a reader.
-    catalog : Catalog
+    catalog : Catalogs
         Its proteins.
+    generation : int
+        Which one was opened; `refresh` moves on to the latest.
 
     Examples
     --------
@@ -61,68 +62,33 @@ class Index(Searcher):
     ...     print(query.id, hits[0].accession, hits[0].score)
     """
 
-    def __init__(
-        self,
-        path: Path,
-        manifest: Manifest,
-        catalog: Catalog,
-        *,
-        in_memory: bool = False,
-        device: str = "auto",
-        **embedding: Any,
-    ) -> None:
-        super().__init__(path, manifest, in_memory=in_memory, device=device)
-        self.catalog = catalog
-        self._embedding = {**embedding, "device": device}
+    def __init__(self, path: Path, *, device: str = "auto", **options: Any) -> None:
+        opening = {name: options.pop(name) for name in ("verify", "in_memory") if name in options}
+        self._embedding = {**options, "device": device}
+        super().__init__(path, device=device, **opening)
 
     @cached_property
     def chain(self) -> Chain:
         """The chain that its vectors were made with, read when it is first needed."""
         return load_chain(self.path, self.manifest)
 
+    def forget(self) -> None:
+        """The chain and the models made for it are another index's."""
+        super().forget()
+        for learnt in ("chain", "_queries"):
+            self.__dict__.pop(learnt, None)
+
     @cached_property
     def _queries(self) -> QueryEmbedder:
         return QueryEmbedder(self.path, self.manifest, self.chain, **self._embedding)
 
-    def __enter__(self) -> Index:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def __repr__(self) -> str:
         return f"<rdsearch.Index {self.path}: {self.n_rows} rows, tiers {', '.join(self.tiers)}>"
-
-    def close(self) -> None:
-        """Release the files."""
-        self.catalog.close()
-        self.__dict__.pop("_queries", None)
-        super().close()
-
-    @property
-    def tiers(self) -> tuple[str, ...]:
-        """Tier names, coarse to fine."""
-        return tuple(tier.name for tier in self.manifest.tiers)
 
     @property
     def default_funnel(self) -> Funnel:
         """The funnel of a search that says nothing else."""
         return self.manifest.funnel
-
-    @property
-    def n_accessions(self) -> int:
-        """Accessions of all sequences."""
-        return sum(segment.accessions for segment in self.manifest.segments)
-
-    @property
-    def columns(self) -> dict[str, str]:
-        """Catalog columns and their SQL types."""
-        return dict(self.catalog.columns)
 
     def hit_columns(self, funnel: Funnel | None = None) -> list[str]:
         """Column names of this index's hits, as ``Hit.as_dict()`` orders them."""
@@ -225,8 +191,9 @@ class Index(Searcher):
         k = hits_wanted(k, self.n_rows, funnel if asked else None)
         rows = allowed_rows(self.catalog, where=where, ids=ids, taxon=taxon)
         batches = self.batches(queries, funnel.tiers[-1], progress)
+        now = self.snapshot()
         return chain.from_iterable(
-            self._found(records, vectors, k, funnel, rows, exclude_self, explain)
+            now._found(records, vectors, k, funnel, rows, exclude_self, explain)
             for records, vectors in batches
         )
 
@@ -346,12 +313,13 @@ def open(
     device: str = "auto",
     dtype: str = "auto",
     in_memory: bool = False,
+    verify: str = QUICK,
     **embedding: Any,
 ) -> Index:
-    """Open an index for search.
+    """Open an index for search, as it is now; later changes do not reach it before `refresh`.
 
-    The manifest, the size and both ends of every file, the chain's hash and the row checksum
-    are checked; `rdsearch.verify` reads everything.
+    The manifest, the size and both ends of every file, the chain's hash and the row checksums
+    are checked; ``verify="full"`` and `rdsearch.verify` read everything.
 
     Parameters
     ----------
@@ -365,6 +333,8 @@ def open(
     in_memory : bool, optional
         Read the tiers into memory when they are first used. Otherwise all but the first stay on
         the disk, mapped into memory, and a search reads the rows it scores.
+    verify : str, optional
+        ``"full"``: check every byte of every file first.
     **embedding
         `tokens_per_batch` and `stream_layers`, as the embedder takes them.
 
@@ -381,16 +351,5 @@ def open(
     ChainMismatchError
         The chain file is another chain.
     """
-    path = Path(path)
-    manifest = Manifest.read(path)
-    check_chain(path, manifest)
-    for file in manifest.all_files():
-        file.check(path)
-    (segment,) = manifest.segments
-    catalog = open_catalog(path, segment)
-    embedding.update(weights=None if weights is None else Path(weights), device=device, dtype=dtype)
-    try:
-        return Index(path, manifest, catalog, in_memory=in_memory, **embedding)
-    except BaseException:
-        catalog.close()
-        raise
+    embedding.update(weights=None if weights is None else Path(weights), dtype=dtype)
+    return Index(Path(path), verify=verify, in_memory=in_memory, device=device, **embedding)

@@ -12,7 +12,6 @@ A row is a distinct sequence, numbered by first appearance.
 from __future__ import annotations
 
 import hashlib
-import os
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rdsearch import fasta
+from rdsearch import durable, fasta
 from rdsearch.errors import InputError, StoreError
 from rdsearch.fasta import Record
 from rdsearch.fingerprints import Fingerprints
@@ -72,8 +71,7 @@ def write(folder: Path, records: Iterable[Record]) -> str:
                 file.write(line)
                 total.update(line)
                 position += len(line)
-        file.flush()
-        os.fsync(file.fileno())
+    durable.sync_file(folder / PROTEINS)
     if not rows:
         raise InputError("there is no protein to embed: the input holds no record")
     contents: tuple[NDArray[np.generic], ...] = (
@@ -83,13 +81,13 @@ def write(folder: Path, records: Iterable[Record]) -> str:
         np.frombuffer(hashes, dtype=np.uint8).reshape(-1, 32),
     )
     for name, content in zip(ARRAYS, contents, strict=True):
-        with (folder / f"{name}.npy").open("wb") as file:
+        path = folder / f"{name}.npy"
+        with path.open("wb") as file:
             # `np.save` writes past Python's file: on a full disk it may lose the end in silence.
             layout = np.lib.format.header_data_from_array_1_0(content)
             np.lib.format.write_array_header_1_0(file, layout)
             file.write(content.data)
-            file.flush()
-            os.fsync(file.fileno())
+        durable.sync_file(path)
     return total.hexdigest()
 
 

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from xopen import xopen
 
 from rdsearch.errors import MetadataError, few
+from rdsearch.textfile import DAMAGE
 
 if TYPE_CHECKING:
-    from rdsearch.catalog import Catalog
+    from rdsearch.catalogs import Catalogs
 
 __all__ = ["FALSE", "ID_COLUMNS", "LABEL_COLUMNS", "LEVELS", "LabelledRows", "join", "read"]
 
@@ -37,6 +38,7 @@ ID_COLUMNS = ("sid", "accession")
 LABEL_COLUMNS = ("sccs", "label")
 
 _LOGGER = logging.getLogger(__name__)
+_UNREADABLE: tuple[type[Exception], ...] = (*DAMAGE, UnicodeDecodeError, csv.Error)
 _LABEL = re.compile(r"[A-Za-z0-9]+(\.[A-Za-z0-9]+){3}")
 
 
@@ -165,7 +167,7 @@ def read(
     """
     try:
         return _read(Path(path), id_column, label_column)
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+    except _UNREADABLE as error:
         raise MetadataError(f"{path}: labels cannot be read: {error}", path=path) from error
 
 
@@ -213,7 +215,7 @@ def _column(
     )
 
 
-def join(catalog: Catalog, labels: Mapping[str, str]) -> LabelledRows:
+def join(catalog: Catalogs, labels: Mapping[str, str]) -> LabelledRows:
     """Bring labels and the rows of an index together.
 
     Proteins of one sequence are one row: it is one query and one target, however many of its

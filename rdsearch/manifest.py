@@ -1,110 +1,77 @@
 """The manifest of an index: what it is made of, with a checksum for everything.
 
 One JSON file, written canonically so that its own checksum covers every byte. Paths inside it
-are relative to the index and stay inside it.
+are relative to the index and stay inside it. Each manifest is one *generation* of the index;
+`rdsearch.generations` publishes them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from rdsearch.errors import IndexDamagedError, IndexMissingError, InputError
+from rdsearch.fileentry import FileEntry, open_file
 from rdsearch.funnel import Funnel
 from rdsearch.guarantee import Guarantee
+from rdsearch.recipe import Cells, Recipe, Scan
 
 __all__ = [
     "FORMAT_VERSION",
     "MANIFEST",
-    "FileEntry",
+    "SCAN",
     "Manifest",
     "SegmentEntry",
     "TierEntry",
-    "sha256_of",
-    "sync_folder",
 ]
 
 FORMAT = "rdsearch index"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 
-# Both ends of a file are checked on every open: headers, and what a truncated copy lacks.
-_END_BYTES = 65_536
+# No manifest comes near it: 20,000 segments of six tiers would.
+_LARGEST = 64 << 20
 
+# Far beyond any protein language model. FAISS makes room for dims * dims numbers.
+_MOST_DIMS = 16_384
+_MOST_ROWS = 1 << 62
 
-@dataclass(frozen=True, slots=True)
-class FileEntry:
-    """One file of an index.
+# What an entry that is missing or of another kind leads to.
+_UNFIT = (LookupError, TypeError, ValueError, ArithmeticError, RecursionError, InputError)
 
-    Attributes
-    ----------
-    path : str
-        Relative to the index, with forward slashes.
-    size : int
-        Bytes.
-    sha256 : str
-        Of the whole file.
-    ends_sha256 : str
-        Of its first and last 64 KiB, cheap enough to check on every open.
-    """
+#: Ends the name of a scan file: few bits a dimension, and the same rows as the tier's own file.
+SCAN = ".scan"
 
-    path: str
-    size: int
-    sha256: str
-    ends_sha256: str
-
-    def __post_init__(self) -> None:
-        pure = PurePosixPath(self.path)
-        if pure.is_absolute() or ".." in pure.parts or not pure.parts:
-            raise InputError(f"the path {self.path!r} leaves the index")
-
-    @classmethod
-    def of(cls, folder: Path, path: str) -> FileEntry:
-        """Describe a file that was just written."""
-        file = folder / path
-        return cls(path, file.stat().st_size, sha256_of(file), _ends(file))
-
-    def check(self, folder: Path, *, full: bool = False) -> None:
-        """Compare with the file on disk.
-
-        Raises
-        ------
-        IndexDamagedError
-            Missing, another size, other bytes at its ends, or (`full`) anywhere.
-        """
-        file = folder / self.path
-        try:
-            size = file.stat().st_size
-            if size != self.size:
-                self._damaged(file, f"expected {self.size} bytes, found {size}")
-            if full:
-                if sha256_of(file) != self.sha256:
-                    self._damaged(file, "its SHA-256 is not the one in the manifest")
-            elif _ends(file) != self.ends_sha256:
-                self._damaged(file, "its first or last bytes are not those in the manifest")
-        except FileNotFoundError:
-            self._damaged(file, "the file is missing")
-        except OSError as error:
-            self._damaged(file, f"it cannot be read ({error.strerror})")
-
-    @staticmethod
-    def _damaged(file: Path, found: str) -> None:
-        raise IndexDamagedError(f"{file}: {found}. Restore it or build again", path=file)
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class TierEntry:
-    """A tier: name, prefix length, codec, and its cells if it has any."""
+    """A tier file: name, prefix length, codec, and its cells if it has any.
+
+    A scan file is called after its tier, with `SCAN` behind it.
+    """
 
     name: str
     dims: int
     codec: str
     cells: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name.isprintable() or any(sign in self.name for sign in ("/", "\\")):
+            raise InputError(f"a tier's name is part of a file name; found {self.name!r}")
+        if not 1 <= self.dims <= _MOST_DIMS:
+            raise InputError(
+                f"tier {self.name}: expected 1 to {_MOST_DIMS:,} dimensions, found {self.dims}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +84,9 @@ class SegmentEntry:
         Its folder below ``segments``.
     rows, accessions : int
         Distinct sequences, and names for them.
+    hidden, removed : int
+        How many of these rows this generation does not show, and how many of the accessions are
+        removed in it.
     row_checksum : str
         SHA-256 over the sequences' SHA-256 digests in row order; the catalog carries the same.
     files : tuple of FileEntry
@@ -126,8 +96,25 @@ class SegmentEntry:
     name: str
     rows: int
     accessions: int
+    hidden: int
+    removed: int
     row_checksum: str
     files: tuple[FileEntry, ...]
+
+    def __post_init__(self) -> None:
+        # Tombstones keep it as a number.
+        if not (self.name.isascii() and self.name.isdecimal() and len(self.name) < 19):
+            raise InputError(f"a segment's name is a number; found {self.name!r}")
+        if not (0 < self.rows <= self.accessions < _MOST_ROWS):
+            raise InputError(
+                f"segment {self.name}: expected rows, and as many accessions or more; found "
+                f"{self.rows} and {self.accessions}"
+            )
+        if not (0 <= self.hidden <= self.rows and 0 <= self.removed <= self.accessions):
+            raise InputError(
+                f"segment {self.name}: {self.hidden} rows hidden of {self.rows}, and "
+                f"{self.removed} accessions removed of {self.accessions}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +123,12 @@ class Manifest:
 
     Attributes
     ----------
+    generation : int
+        Grows by 1 with every change, from 1.
+    operation : str
+        What was done to the generation before, for people.
     created : str
-        UTC time, ISO 8601.
+        UTC time of this generation, ISO 8601.
     rdsearch : str
         Version that wrote the index.
     family : str
@@ -146,41 +137,81 @@ class Manifest:
         Hash of ``chain.safetensors``.
     embedding : dict
         The embedder's signature: the options that determine the numbers.
-    space, recipe : str
-        Kind of the scoring space (``space.safetensors`` holds it) and recipe name.
+    space : str
+        Kind of the scoring space; ``space.safetensors`` holds it.
+    recipe : Recipe
+        What decided on codecs and funnel, and will again when segments are merged.
     tiers : tuple of TierEntry
         Coarse to fine.
+    scan : TierEntry or None
+        A second file of one tier, which funnels that begin there scan in place of the tier's own.
     funnel : Funnel
         The default search plan.
     guarantee : Guarantee or None
         What `rdsearch tune` found out about the funnel.
     segments : tuple of SegmentEntry
-        In this version exactly one.
+        In the order in which their rows are numbered.
+    tombstones : FileEntry or None
+        What was removed from the segments since they were written.
     files : tuple of FileEntry
         Files outside the segments.
     """
 
+    generation: int
+    operation: str
     created: str
     rdsearch: str
     family: str
     chain_hash: str
     embedding: dict[str, Any]
     space: str
-    recipe: str
+    recipe: Recipe
     tiers: tuple[TierEntry, ...]
+    scan: TierEntry | None
     funnel: Funnel
     guarantee: Guarantee | None
     segments: tuple[SegmentEntry, ...]
+    tombstones: FileEntry | None
     files: tuple[FileEntry, ...]
+
+    def __post_init__(self) -> None:
+        names = [segment.name for segment in self.segments]
+        if not names or len(set(names)) != len(names):
+            raise InputError(f"an index needs segments of different names; found {names}")
+        if not self.tiers or self.generation < 1:
+            raise InputError("an index needs tiers, and generations count from 1")
+        dims = [tier.dims for tier in self.tiers]
+        tiers = [tier.name for tier in self.tiers]
+        if dims != sorted(set(dims)) or len(set(tiers)) != len(tiers):
+            raise InputError(f"tiers need different names and growing dimensions; found {dims}")
+        if [name for name in tiers if name in self.funnel.tiers] != [*self.funnel.tiers]:
+            raise InputError(f"the funnel {self.funnel} does not go through tiers {tiers}")
+        if self.tombstones is None and any(one.hidden or one.removed for one in self.segments):
+            raise InputError("something is hidden or removed, and no tombstones say what")
+
+    @property
+    def stored(self) -> tuple[TierEntry, ...]:
+        """All tier files of a segment: the tiers', and the scan file if there is one."""
+        return self.tiers if self.scan is None else (*self.tiers, self.scan)
 
     @property
     def rows(self) -> int:
-        """Distinct sequences in the whole index."""
-        return sum(segment.rows for segment in self.segments)
+        """Distinct sequences that the index shows."""
+        return sum(segment.rows - segment.hidden for segment in self.segments)
+
+    @property
+    def accessions(self) -> int:
+        """Accessions of all sequences."""
+        return sum(segment.accessions - segment.removed for segment in self.segments)
 
     def all_files(self) -> tuple[FileEntry, ...]:
         """Every file but the manifest."""
-        return (*self.files, *(file for segment in self.segments for file in segment.files))
+        own = self.files if self.tombstones is None else (*self.files, self.tombstones)
+        return (*own, *(file for segment in self.segments for file in segment.files))
+
+    def file(self, path: str) -> FileEntry:
+        """What it says about a file outside the segments; `KeyError` where that is nothing."""
+        return {file.path: file for file in self.files}[path]
 
     def to_bytes(self) -> bytes:
         """The file's content."""
@@ -210,39 +241,37 @@ class Manifest:
 
         try:
             table = json.loads(content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise damaged(f"expected JSON, found something else ({error})") from error
         if not isinstance(table, dict) or table.get("format") != FORMAT:
             raise damaged(f"expected a manifest of format {FORMAT!r}")
         version = table.get("format_version")
-        if isinstance(version, int) and version > FORMAT_VERSION:
+        if isinstance(version, int) and version != FORMAT_VERSION:
+            step = "Install a newer rdsearch" if version > FORMAT_VERSION else "Build it again"
             raise IndexDamagedError(
-                f"{path}: the index has format version {version}, this rdsearch reads up to "
-                f"{FORMAT_VERSION}. Install a newer rdsearch",
+                f"{path}: the index has format version {version}, this rdsearch reads version "
+                f"{FORMAT_VERSION}. {step}",
                 path=path,
             )
-        checksum = table.pop("checksum", None)
-        expected = hashlib.sha256(_canonical(table)).hexdigest()
-        if checksum != expected or _canonical({**table, "checksum": checksum}) != content:
-            raise damaged("its content does not fit its own checksum")
         try:
+            checksum = table.pop("checksum", None)
+            expected = hashlib.sha256(_canonical(table)).hexdigest()
+            if checksum != expected or _canonical({**table, "checksum": checksum}) != content:
+                raise damaged("its content does not fit its own checksum")
             return _parse(table)
-        except (KeyError, TypeError, ValueError, InputError) as error:
+        except _UNFIT as error:
             raise damaged(f"an entry is missing or wrong ({error})") from error
 
-    def write(self, folder: Path) -> None:
-        """Publish: replace the manifest of `folder` in one atomic step."""
-        temporary = folder / f".{MANIFEST}.new"
-        with temporary.open("wb") as file:
-            file.write(self.to_bytes())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(folder / MANIFEST)
-        sync_folder(folder)
-
     @classmethod
-    def read(cls, folder: Path) -> Manifest:
+    def read(cls, folder: Path, name: str = MANIFEST) -> Manifest:
         """Read the manifest of an index.
+
+        Parameters
+        ----------
+        folder : Path
+            The index.
+        name : str, optional
+            The file, relative to it: a copy of an earlier generation's.
 
         Raises
         ------
@@ -251,64 +280,83 @@ class Manifest:
         IndexDamagedError
             See `from_bytes`.
         """
-        path = folder / MANIFEST
+        path = folder / name
         try:
-            content = path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise IndexMissingError(
-                f"{folder}: there is no index here (no {MANIFEST}). "
-                f"Make one with: rdsearch build PROTEINS.fasta --chain CHAIN -o {folder}",
-                path=folder,
-            ) from error
+            if name == MANIFEST and not os.path.lexists(path):
+                raise IndexMissingError(
+                    f"{folder}: there is no index here (no {MANIFEST}). "
+                    f"Make one with: rdsearch build PROTEINS.fasta --chain CHAIN -o {folder}",
+                    path=folder,
+                )
+            with open_file(folder, name) as file:
+                content = file.read(_LARGEST + 1)
         except OSError as error:
             raise IndexDamagedError(
                 f"{path}: it cannot be read ({error.strerror})", path=path
             ) from error
+        if len(content) > _LARGEST:
+            raise IndexDamagedError(
+                f"{path}: expected at most {_LARGEST:,} bytes, found more: this is no manifest",
+                path=path,
+            )
         return cls.from_bytes(content, path)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable, as fsync does for a file's content."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _parse(table: Mapping[str, Any]) -> Manifest:
+    def file(entry: Mapping[str, Any]) -> FileEntry:
+        return _entry(FileEntry, {**entry, "skipped": tuple(map(tuple, entry["skipped"]))})
+
     def files(entries: Any) -> tuple[FileEntry, ...]:
-        return tuple(FileEntry(**entry) for entry in entries)
+        return tuple(map(file, entries))
 
     values = {field.name: table[field.name] for field in fields(Manifest)}
-    values["tiers"] = tuple(TierEntry(**entry) for entry in table["tiers"])
-    funnel, guarantee = table["funnel"], table["guarantee"]
-    values["funnel"] = Funnel(tuple(funnel["tiers"]), tuple(funnel["shortlists"]), funnel["probes"])
-    values["guarantee"] = None if guarantee is None else Guarantee(**guarantee)
+    scan = table["scan"]
+    values["scan"] = None if scan is None else _entry(TierEntry, scan)
+    values["tiers"] = tuple(_entry(TierEntry, entry) for entry in table["tiers"])
+    funnel, guarantee, tombstones = table["funnel"], table["guarantee"], table["tombstones"]
+    through = {key: tuple(funnel[key]) for key in ("tiers", "shortlists")}
+    values["funnel"] = _entry(Funnel, {**funnel, **through})
+    values["guarantee"] = None if guarantee is None else _entry(Guarantee, guarantee)
+    cells = table["recipe"]["cells"]
+    cells = None if cells is None else _entry(Cells, cells)
+    scan = table["recipe"]["scan"]
+    scan = None if scan is None else _entry(Scan, scan)
+    values["recipe"] = _entry(Recipe, {**table["recipe"], "cells": cells, "scan": scan})
     values["segments"] = tuple(
-        SegmentEntry(**{**entry, "files": files(entry["files"])}) for entry in table["segments"]
+        _entry(SegmentEntry, {**entry, "files": files(entry["files"])})
+        for entry in table["segments"]
     )
+    values["tombstones"] = None if tombstones is None else file(tombstones)
     values["files"] = files(table["files"])
-    return Manifest(**values)
+    return _entry(Manifest, values)
+
+
+def _entry(kind: type[_T], values: Mapping[str, Any]) -> _T:
+    """One entry, its values of the types that it declares."""
+    for name, declared in get_type_hints(kind).items():
+        if not _fits(values[name], declared):
+            expected = getattr(declared, "__name__", declared)
+            raise TypeError(f"{name} must be {expected}; found {reprlib.repr(values[name])}")
+    return kind(**values)
+
+
+def _fits(value: Any, declared: Any) -> bool:
+    """Whether a value has a type; a whole number is no truth value, and a float may be whole."""
+    inside = get_args(declared)
+    if declared is Any:
+        return True
+    if isinstance(declared, UnionType):
+        return any(_fits(value, one) for one in inside)
+    if get_origin(declared) is tuple:
+        listed = inside[:1] * len(value) if inside[-1] is Ellipsis else inside
+        return type(value) is tuple and len(value) == len(listed) and all(map(_fits, value, listed))
+    if get_origin(declared) is dict:
+        return type(value) is dict
+    if declared is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is declared
 
 
 def _canonical(table: Mapping[str, Any]) -> bytes:
     text = json.dumps(table, indent=1, sort_keys=True, ensure_ascii=False)
     return (text + "\n").encode()
-
-
-def sha256_of(file: Path) -> str:
-    """SHA-256 of a file's content, hex."""
-    digest = hashlib.sha256()
-    with file.open("rb") as handle:
-        while block := handle.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _ends(file: Path) -> str:
-    with file.open("rb") as handle:
-        digest = hashlib.sha256(handle.read(_END_BYTES))
-        handle.seek(max(0, file.stat().st_size - _END_BYTES))
-        digest.update(handle.read(_END_BYTES))
-    return digest.hexdigest()

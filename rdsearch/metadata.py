@@ -7,12 +7,14 @@ a missing header line, a line that is there twice) is looked for here.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
 
+from rdsearch.columntypes import conversion, read_as_text
 from rdsearch.errors import MetadataError
 from rdsearch.headers import HEADER_COLUMNS
 from rdsearch.tablefile import TableFile, named_errors
@@ -24,6 +26,7 @@ __all__ = [
     "MetadataReport",
     "join_table",
     "quoted",
+    "read_keys",
 ]
 
 #: The column with the accessions is the first of these that a table has, else its first column.
@@ -38,6 +41,9 @@ SQL_TYPES: dict[type, str] = {str: "VARCHAR", int: "BIGINT"}
 _LOGGER = logging.getLogger(__name__)
 _HEADER_TYPES = {name: SQL_TYPES[kind] for name, kind in HEADER_COLUMNS}
 _EXAMPLES = 3
+# DuckDB's type of JSON fields that are null in every line; a field with this name has a space
+# behind it.
+_NO_TYPE = re.compile(r'"NULL"(?! )')
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,11 @@ def quoted(name: str) -> str:
 
 
 def join_table(
-    connection: duckdb.DuckDBPyConnection, path: Path, table: str, taken: Iterable[str]
+    connection: duckdb.DuckDBPyConnection,
+    path: Path,
+    table: str,
+    taken: Iterable[str],
+    types: Mapping[str, str] | None = None,
 ) -> MetadataReport:
     """Read a table and keep the lines of known proteins.
 
@@ -109,6 +119,8 @@ def join_table(
         UTC without one.
     taken : iterable of str
         Columns of tables that were joined before.
+    types : mapping of str to str, optional
+        Columns that the index has already, and their SQL types: they keep name and type.
 
     Returns
     -------
@@ -119,7 +131,7 @@ def join_table(
     MetadataError
         The file is missing or cannot be read as what its name says; two columns of one name
         (case does not count), a reserved or a taken name; no header line; two lines for one
-        protein; a value that does not fit its header column.
+        protein; a value that does not fit its header column, or the type that the index has.
     """
     source = TableFile(path)
     names = source.column_names()
@@ -130,9 +142,12 @@ def join_table(
             "with the names of the columns",
             path=path,
         )
-    kinds = _stage(connection, source, names, key)
+    # A header column keeps its spelling and type whatever the table's are.
+    settled = {name.lower(): (name, kind) for name, kind in (types or {}).items()}
+    settled.update({name: (name, kind) for name, kind in _HEADER_TYPES.items()})
+    kinds = _stage(connection, source, names, key, {n: kind for n, (_, kind) in settled.items()})
     _check_single(connection, source)
-    selected, types = ["k.accession"], {}
+    selected, joined = ["k.accession"], {}
     for position, (name, kind) in enumerate(zip(names, kinds, strict=True)):
         if name == key:
             continue
@@ -140,24 +155,46 @@ def join_table(
             # In every export of UniProt; the catalog counts the sequence it has.
             _LOGGER.info("%s: column %r is left out: length is the sequence's own", path, name)
             continue
-        # A header column keeps its spelling and type whatever the table's are.
-        column = name.lower() if name.lower() in _HEADER_TYPES else name
         kept = kind.replace("TIMESTAMP WITH TIME ZONE", "TIMESTAMP")
-        types[column] = _HEADER_TYPES.get(column, kept)
-        if types[column] != kept:
-            _check_numbers(connection, path, name, position, types[column])
-        selected.append(f"CAST(s.c{position} AS {types[column]}) AS {quoted(column)}")
+        kept = _NO_TYPE.sub("VARCHAR", kept)
+        column, wanted = settled.get(name.lower(), (name, kept))
+        value = f"CAST(s.c{position} AS {kept})"
+        if wanted != kept:
+            value = _converted(connection, source, name, (value, kept, wanted))
+        joined[column] = wanted
+        selected.append(f"{value} AS {quoted(column)}")
     with named_errors(source):
         connection.execute(
             f"CREATE TABLE {quoted(table)} AS SELECT {', '.join(selected)} FROM staged s "
             "JOIN staged_keys k ON s.rowid = k.line WHERE k.known ORDER BY k.position"
         )
-        report = _report(connection, path, key, types)
+        report = _report(connection, path, key, joined)
         connection.execute("DROP TABLE staged")
         connection.execute("DROP TABLE staged_keys")
     if not report.matched:
         _LOGGER.warning("%s: no line has the accession or id of a protein", path)
     return report
+
+
+def read_keys(path: Path) -> list[str]:
+    """The column of accessions of a table, as it is written there.
+
+    Raises
+    ------
+    MetadataError
+        As `join_table`, as far as the header and the reading go.
+    """
+    source = TableFile(path)
+    names = source.column_names()
+    key = f"c{names.index(_key_column(path, names, ()))}"
+    columns = [f"c{position}" for position in range(len(names))]
+    with duckdb.connect(":memory:") as connection, named_errors(source):
+        lines = connection.execute(
+            f"SELECT trim(CAST({key} AS VARCHAR)) FROM {source.reader(columns, [key])} "
+            f"AS t({', '.join(columns)})",
+            [source.argument],
+        ).fetchall()
+    return [value for (value,) in lines if value]
 
 
 def _key_column(path: Path, names: list[str], taken: Iterable[str]) -> str:
@@ -201,22 +238,30 @@ def _is_protein(connection: duckdb.DuckDBPyConnection, text: str) -> bool:
 
 
 def _stage(
-    connection: duckdb.DuckDBPyConnection, source: TableFile, names: list[str], key: str
+    connection: duckdb.DuckDBPyConnection,
+    source: TableFile,
+    names: list[str],
+    key: str,
+    wanted: Mapping[str, str],
 ) -> list[str]:
     """Read all lines into columns c0, c1 …, find the protein of each; the SQL types."""
     columns = [f"c{position}" for position in range(len(names))]
     text = [
         column
         for name, column in zip(names, columns, strict=True)
-        if name == key or _HEADER_TYPES.get(name.lower()) == "VARCHAR"
+        if name == key or wanted.get(name.lower()) == "VARCHAR"
     ]
     key_value = f"trim(CAST(s.c{names.index(key)} AS VARCHAR))"
     with named_errors(source):
-        connection.execute(
-            f"CREATE TEMP TABLE staged AS SELECT * FROM {source.reader(columns, text)} "
-            f"AS t({', '.join(columns)})",
-            [source.argument],
-        )
+        kinds = _read(connection, source, columns, text)
+        again = [
+            column
+            for name, column, kind in zip(names, columns, kinds, strict=True)
+            if source.is_text and read_as_text(kind, wanted.get(name.lower(), kind))
+        ]
+        if again:
+            connection.execute("DROP TABLE staged")
+            kinds = _read(connection, source, columns, text + again)
         connection.execute(
             f"CREATE TEMP TABLE staged_keys AS SELECT s.rowid AS line, {key_value} AS key, "
             f"coalesce(a.accession, b.accession, {key_value}) AS accession, "
@@ -225,8 +270,18 @@ def _stage(
             f"LEFT JOIN accessions a ON a.accession = {key_value} "
             f"LEFT JOIN accessions b ON b.id = {key_value}"
         )
-        described = connection.execute("DESCRIBE staged").fetchall()
-    return [kind for _, kind, *_ in described]
+    return kinds
+
+
+def _read(
+    connection: duckdb.DuckDBPyConnection, source: TableFile, columns: list[str], text: list[str]
+) -> list[str]:
+    connection.execute(
+        f"CREATE TEMP TABLE staged AS SELECT * FROM {source.reader(columns, text)} "
+        f"AS t({', '.join(columns)})",
+        [source.argument],
+    )
+    return [kind for _, kind, *_ in connection.execute("DESCRIBE staged").fetchall()]
 
 
 def _check_single(connection: duckdb.DuckDBPyConnection, source: TableFile) -> None:
@@ -245,25 +300,39 @@ def _check_single(connection: duckdb.DuckDBPyConnection, source: TableFile) -> N
         )
 
 
-def _check_numbers(
-    connection: duckdb.DuckDBPyConnection, path: Path, name: str, position: int, wanted: str
-) -> None:
-    """Values for a header column of whole numbers are whole numbers."""
-    if wanted != "BIGINT":
-        return
-    value = f"s.c{position}"
-    odd = connection.execute(
-        f"SELECT k.accession, CAST({value} AS VARCHAR) FROM staged s JOIN staged_keys k "
-        f"ON s.rowid = k.line WHERE {value} IS NOT NULL AND "
-        f"(TRY_CAST({value} AS BIGINT) IS NULL OR TRY_CAST({value} AS DOUBLE) IS DISTINCT FROM "
-        f"CAST(TRY_CAST({value} AS BIGINT) AS DOUBLE)) ORDER BY k.line LIMIT 1"
-    ).fetchone()
-    if odd is not None:
+def _converted(
+    connection: duckdb.DuckDBPyConnection,
+    source: TableFile,
+    name: str,
+    column: tuple[str, str, str],
+) -> str:
+    """SQL for a column (expression, type, wanted type) whose values all fit the wanted type."""
+    value, kind, wanted = column
+    header = name.lower() in _HEADER_TYPES
+    holds = "whole numbers, as in UniProt's headers" if header else f"{wanted} in this index"
+    converted, fits = conversion(value, kind, wanted, source.is_text)
+    try:
+        odd = connection.execute(
+            f"SELECT k.line, k.accession, CAST({value} AS VARCHAR) FROM staged s "
+            f"JOIN staged_keys k ON s.rowid = k.line WHERE {value} IS NOT NULL AND NOT {fits} "
+            "ORDER BY k.line LIMIT 1"
+        ).fetchone()
+    except duckdb.BinderException as error:
         raise MetadataError(
-            f"{path}: column {name!r} holds whole numbers, as in UniProt's headers; found "
-            f"{odd[1]!r} for {odd[0]}. Correct it, or rename the column",
-            path=path,
+            f"{source.path}: column {name!r} holds {holds}; found {kind}. Correct it, or rename "
+            "the column",
+            path=source.path,
+        ) from error
+    if odd is not None:
+        line, accession, found = odd
+        raise MetadataError(
+            f"{source.path}, {source.places([line])}: column {name!r} holds {holds}; found "
+            f"{found!r} for {accession}. Correct it, or rename the column",
+            path=source.path,
+            expected=wanted,
+            found=found,
         )
+    return converted
 
 
 def _report(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdsearch import family, fasta
-from rdsearch.catalog import Catalog
+from rdsearch.catalogs import Catalogs
 from rdsearch.chain import Chain
 from rdsearch.errors import ChainMismatchError, InputError, WeightsError
 from rdsearch.fasta import Record
@@ -127,7 +127,7 @@ class QueryEmbedder:
             A member's weights are not there, or not those that the index was built with.
         """
         chain = self.chain.upto(tier)
-        embedder = self._embedder(chain)
+        embedder = self.embedder(tier)
 
         def pooled() -> Iterator[NDArray[np.float32]]:
             for member in chain.members:
@@ -136,9 +136,22 @@ class QueryEmbedder:
 
         return np.concatenate(list(chain.parts(pooled())), axis=1)
 
-    def _embedder(self, chain: Chain) -> Embedder:
+    def embedder(self, tier: str | None = None) -> Embedder:
+        """The models up to a tier, made to embed as the index's proteins were.
+
+        Parameters
+        ----------
+        tier : str, optional
+            The chain's last where it is not given.
+
+        Raises
+        ------
+        WeightsError
+            A member's weights are not there, or not those that the index was built with.
+        """
         from rdsearch.embed import Embedder
 
+        chain = self.chain if tier is None else self.chain.upto(tier)
         tier = chain.tiers[-1]
         if tier not in self._embedders:
             made = self.manifest.embedding
@@ -191,12 +204,12 @@ def hits_wanted(k: int | None, n_rows: int, funnel: Funnel | None) -> int:
     return k
 
 
-def own_rows(catalog: Catalog, queries: Sequence[Record]) -> list[int]:
+def own_rows(catalog: Catalogs, queries: Sequence[Record]) -> list[int]:
     """The row that is each query itself.
 
     Parameters
     ----------
-    catalog : Catalog
+    catalog : Catalogs
     queries : sequence of Record
 
     Returns

@@ -10,7 +10,11 @@ A recipe is a small TOML file, by name from ``indexes/recipes`` or by path::
     [shortlists]
     first = 2000
     last = 200
-    [cells]             # of the first tier; may be left out
+    [scan]              # a second file of one tier; may be left out
+    codec = "pq4"
+    least_dims = 640      # of the first tier so wide, the last excepted
+    shortlist = 300       # rows that it passes on
+    [cells]             # of the first tier and the scan file; may be left out
     above_rows = 1000000  # none up to here: all rows are scanned
     per_sqrt_row = 4.0    # cells: so many times the square root of the rows
     probes = 500          # cells that a query scans
@@ -25,16 +29,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rdsearch.codecs import CODECS, LEAST_ROWS, WITH_CELLS, Codec
 from rdsearch.errors import InputError
 from rdsearch.funnel import Funnel
-from rdsearch.tiers import CODECS, LEAST_ROWS, WITH_CELLS, Codec
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-__all__ = ["Cells", "Recipe", "load", "names"]
+__all__ = ["Cells", "Recipe", "Scan", "load", "names"]
 
 # Ratio of dimensions of one tier of a default funnel to the next.
 _APART = 4
@@ -43,7 +47,7 @@ _FOLDER = Path(__file__).parent / "data" / "recipes"
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """When the first tier is split into cells, and how many are scanned.
+    """When the first tier and the scan file are split into cells, and how many are scanned.
 
     Attributes
     ----------
@@ -74,6 +78,36 @@ class Cells:
 
 
 @dataclass(frozen=True, slots=True)
+class Scan:
+    """A second, smaller file of one tier: the default funnel begins with a scan of it.
+
+    A wider tier at few bits tells rows apart better than the first tier at as many bits a
+    dimension, so that a much shorter shortlist does; its scores come from its other file.
+
+    Attributes
+    ----------
+    codec : str
+        A key of `rdsearch.codecs.CODECS`.
+    least_dims : int
+        It is of the first tier so wide; there is none where that is the last tier, or no tier.
+    shortlist : int
+        Rows that it passes on.
+    """
+
+    codec: str
+    least_dims: int
+    shortlist: int
+
+    def __post_init__(self) -> None:
+        _check_codec("scan", self.codec)
+        if self.least_dims < 1 or self.shortlist < 1:
+            raise InputError(
+                "a scan needs least_dims and a shortlist of at least 1; found "
+                f"{self.least_dims} and {self.shortlist}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """Codecs and shortlists by place in the chain.
 
@@ -83,12 +117,14 @@ class Recipe:
         File name without suffix.
     first, middle, last : str
         Codec of the first tier, of the tiers between, and of the last: keys of
-        `rdsearch.tiers.CODECS`. A chain of one tier uses `last`.
+        `rdsearch.codecs.CODECS`. A chain of one tier uses `last`.
     first_shortlist, last_shortlist : int
         Rows that the first tier passes on, and rows that reach the last tier where there are
         tiers between: those follow a geometric progression.
     cells : Cells or None
-        Of the first tier, whose codec must be one of `rdsearch.tiers.WITH_CELLS` then.
+        Of the first tier, whose codec must be one of `rdsearch.codecs.WITH_CELLS` then, and of
+        the scan file, if its codec is one of them.
+    scan : Scan or None
     """
 
     name: str
@@ -98,14 +134,11 @@ class Recipe:
     first_shortlist: int
     last_shortlist: int
     cells: Cells | None = None
+    scan: Scan | None = None
 
     def __post_init__(self) -> None:
         for codec in (self.first, self.middle, self.last):
-            if codec not in CODECS:
-                raise InputError(
-                    f"recipe {self.name}: there is no codec {codec!r}; choose from "
-                    f"{', '.join(CODECS)}"
-                )
+            _check_codec(f"recipe {self.name}", codec)
         if not 1 <= self.last_shortlist <= self.first_shortlist:
             raise InputError(
                 f"recipe {self.name}: shortlists must be positive and not grow; found "
@@ -130,15 +163,41 @@ class Recipe:
         """
         places = [self.first, *[self.middle] * (n_tiers - 2), self.last][-n_tiers:]
         codecs = [Codec(name if n_rows >= LEAST_ROWS.get(name, 0) else "flat") for name in places]
-        if self.cells is not None and n_tiers > 1 and codecs[0].name in WITH_CELLS:
-            codecs[0] = Codec(self.first, self.cells.count(n_rows))
+        if n_tiers > 1:
+            codecs[0] = self._in_cells(codecs[0].name, n_rows)
         return codecs
 
-    def funnel(self, tiers: Sequence[str], dims: Sequence[int], n_rows: int) -> Funnel:
-        """The default funnel: from the first tier to the last, each at least 4 times as wide.
+    def _in_cells(self, codec: str, n_rows: int) -> Codec:
+        """A codec whose rows are scanned first, so in cells where there are many of them."""
+        if self.cells is None or codec not in WITH_CELLS:
+            return Codec(codec)
+        return Codec(codec, self.cells.count(n_rows))
 
-        A tier less than 4 times as wide as the one before costs more time than the rows that it
-        keeps from the next are worth. All tiers are written, whatever the funnel uses.
+    def scans(self, dims: Sequence[int], n_rows: int) -> list[Codec | None]:
+        """Codec of each tier's scan file, first to last: one at most has such a file.
+
+        Parameters
+        ----------
+        dims : sequence of int
+            Dimensions of the tiers.
+        n_rows : int
+            Rows of the index; see `codecs`.
+        """
+        scans: list[Codec | None] = [None] * len(dims)
+        if self.scan is None or n_rows < LEAST_ROWS.get(self.scan.codec, 0):
+            return scans
+        for i, width in enumerate(dims[:-1]):
+            if width >= self.scan.least_dims:
+                scans[i] = self._in_cells(self.scan.codec, n_rows)
+                break
+        return scans
+
+    def funnel(self, tiers: Sequence[str], dims: Sequence[int], n_rows: int) -> Funnel:
+        """The default funnel: from the scan file or first tier to the last, in wide steps.
+
+        Each tier is at least 4 times as wide as the one before, except the last: a narrower step
+        costs more time than the rows that it keeps from the next are worth. All tiers are
+        written, whatever the funnel uses.
 
         Parameters
         ----------
@@ -146,24 +205,30 @@ class Recipe:
             Names and dimensions of the index's tiers, coarse to fine.
         n_rows : int
         """
+        first, codec, longest = 0, self.codecs(len(tiers), n_rows)[0], self.first_shortlist
+        for i, scanned in enumerate(self.scans(dims, n_rows)):
+            if self.scan is not None and scanned is not None:
+                first, codec, longest = i, scanned, self.scan.shortlist
         through = [len(tiers) - 1]
-        for i in range(len(tiers) - 2, 0, -1):
-            if _APART * dims[i] <= dims[through[0]] and _APART * dims[0] <= dims[i]:
+        for i in range(len(tiers) - 2, first, -1):
+            if _APART * dims[i] <= dims[through[0]] and _APART * dims[first] <= dims[i]:
                 through.insert(0, i)
         if len(tiers) > 1:
-            through.insert(0, 0)
+            through.insert(0, first)
         steps = len(through) - 1
-        shrink = self.last_shortlist / self.first_shortlist
-        sizes = (
-            round(self.first_shortlist * shrink ** (i / max(1, steps - 1))) for i in range(steps)
-        )
-        in_cells = self.codecs(len(tiers), n_rows)[0].cells is not None
-        probes = self.cells.probes if self.cells is not None and in_cells else None
+        shrink = min(self.last_shortlist, longest) / longest
+        sizes = (round(longest * shrink ** (i / max(1, steps - 1))) for i in range(steps))
+        probes = self.cells.probes if self.cells is not None and codec.cells is not None else None
         return Funnel(tuple(tiers[i] for i in through), tuple(sizes), probes)
 
     def as_dict(self) -> dict[str, Any]:
         """For a manifest."""
         return asdict(self)
+
+
+def _check_codec(owner: str, codec: str) -> None:
+    if codec not in CODECS:
+        raise InputError(f"{owner}: there is no codec {codec!r}; choose from {', '.join(CODECS)}")
 
 
 def names() -> list[str]:
@@ -192,24 +257,29 @@ def load(name_or_path: str | Path) -> Recipe:
     except (OSError, ValueError) as error:
         raise InputError(f"recipe {path} cannot be read: {error}") from error
     expected = {"codecs": {"first", "middle", "last"}, "shortlists": {"first", "last"}}
-    if "cells" in table:
-        expected["cells"] = {"above_rows", "per_sqrt_row", "probes"}
+    wanted = {
+        "scan": {"codec", "least_dims", "shortlist"},
+        "cells": {"above_rows", "per_sqrt_row", "probes"},
+    }
+    expected |= {key: keys for key, keys in wanted.items() if key in table}
     found = {key: set(value) for key, value in table.items() if isinstance(value, dict)}
     if found != expected or not set(table) - set(expected) <= {"description"}:
         raise InputError(
             f"recipe {path}: expected a description and the tables [codecs] first, middle, last, "
-            "[shortlists] first, last and, if wanted, [cells] above_rows, per_sqrt_row, probes; "
-            f"found {sorted(table)}"
+            "[shortlists] first, last and, if wanted, [scan] codec, least_dims, shortlist and "
+            f"[cells] above_rows, per_sqrt_row, probes; found {sorted(table)}"
         )
     codecs, shortlists, cells = table["codecs"], table["shortlists"], table.get("cells", {})
+    scan = table.get("scan", {})
     whole = [*shortlists.values(), *(cells[key] for key in ("above_rows", "probes") if cells)]
+    whole += [scan[key] for key in ("least_dims", "shortlist") if scan]
     numbers = [cells["per_sqrt_row"]] if cells else []
     if any(type(value) is not int for value in whole) or any(
         type(value) not in (int, float) for value in numbers
     ):
         raise InputError(
-            f"recipe {path}: shortlists, above_rows and probes must be whole numbers, "
-            "per_sqrt_row a number"
+            f"recipe {path}: shortlists, least_dims, above_rows and probes must be whole "
+            "numbers, per_sqrt_row a number"
         )
     return Recipe(
         path.stem,
@@ -217,4 +287,5 @@ def load(name_or_path: str | Path) -> Recipe:
         first_shortlist=shortlists["first"],
         last_shortlist=shortlists["last"],
         cells=Cells(**cells) if cells else None,
+        scan=Scan(**{**scan, "codec": str(scan["codec"])}) if scan else None,
     )

@@ -11,12 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdsearch import gpu, tiers
-from rdsearch.errors import IndexDamagedError, InputError
-from rdsearch.funnel import Found, Funnel, FunnelIndex, position, selector
-from rdsearch.layout import SPACE, segment_folder, tier_file
-from rdsearch.manifest import Manifest, TierEntry
+from rdsearch.errors import InputError
+from rdsearch.funnel import Funnel, position
+from rdsearch.funnelindex import Found, FunnelIndex
+from rdsearch.joined import JoinedFunnel, JoinedTier
+from rdsearch.layout import load_space, segment_folder, tier_file
+from rdsearch.manifest import SCAN, Manifest, SegmentEntry, TierEntry
+from rdsearch.rowmap import RowMap
 from rdsearch.space import Space, unit
 from rdsearch.tiers import Tier
+from rdsearch.tombstones import Tombstones
 
 __all__ = ["NARROW", "Ranking", "Searcher", "Step"]
 
@@ -76,6 +80,8 @@ class Searcher:
     path : Path
         The index folder.
     manifest : Manifest
+    tombstones : Tombstones
+        What the manifest's generation hides.
     in_memory : bool, optional
         Read every tier into memory. Otherwise all but the first are mapped.
     device : str, optional
@@ -84,37 +90,39 @@ class Searcher:
     Attributes
     ----------
     n_rows : int
+    rowmap : RowMap
+        Which row of which segment each row is.
     """
 
     def __init__(
-        self, path: Path, manifest: Manifest, *, in_memory: bool = False, device: str = "auto"
+        self,
+        path: Path,
+        manifest: Manifest,
+        tombstones: Tombstones,
+        *,
+        in_memory: bool = False,
+        device: str = "auto",
     ) -> None:
         self.path = path
         self.manifest = manifest
         self.in_memory = in_memory
         self._gpu = gpu.device_number(device)
-        self.n_rows = manifest.rows
-        self._tiers: dict[str, Tier] = {}
-        self._funnels: dict[tuple[tuple[str, ...], bool], FunnelIndex] = {}
+        self.rowmap = RowMap(
+            [segment.rows for segment in manifest.segments],
+            [tombstones.hidden_in(segment.name) for segment in manifest.segments],
+        )
+        self.n_rows = self.rowmap.n_rows
+        self._tiers: dict[str, Tier | JoinedTier] = {}
+        self._funnels: dict[tuple[tuple[str, ...], bool], FunnelIndex | JoinedFunnel] = {}
 
     @cached_property
     def space(self) -> Space:
         """The index's scoring space, read when it is first needed."""
-        space = Space.load(self.path / SPACE)
-        expected = (self.manifest.space, self.manifest.tiers[-1].dims)
-        if (space.kind, space.dims) != expected:
-            raise IndexDamagedError(
-                f"{self.path / SPACE}: expected a {expected[0]} space of {expected[1]} "
-                f"dimensions, found a {space.kind} one of {space.dims}. Restore the file or build "
-                "again",
-                path=self.path / SPACE,
-            )
-        return space
+        return load_space(self.path, self.manifest)
 
     def close(self) -> None:
         """Release the files."""
-        self._funnels.clear()
-        self._tiers.clear()
+        self._funnels, self._tiers = {}, {}
 
     def entry(self, name: str) -> TierEntry:
         """What the manifest says about a tier.
@@ -127,16 +135,36 @@ class Searcher:
         names = [entry.name for entry in self.manifest.tiers]
         return self.manifest.tiers[position(names, name)]
 
-    def tier(self, name: str) -> Tier:
-        """A tier, opened."""
+    def file(self, name: str) -> TierEntry:
+        """What the manifest says about a tier's own file, or about the scan file."""
+        scan = self.manifest.scan
+        return scan if scan is not None and scan.name == name else self.entry(name)
+
+    def files(self, funnel: Funnel) -> tuple[str, ...]:
+        """The files that a funnel goes through: it begins with the scan file of its first tier.
+
+        Where the first tier is the last too, its own file gives the scores.
+        """
+        first, *later = funnel.tiers
+        scan = self.manifest.scan
+        scanned = bool(later) and scan is not None and scan.name == first + SCAN
+        return (first + SCAN if scanned else first, *later)
+
+    def tier(self, name: str) -> Tier | JoinedTier:
+        """A tier or scan file, opened: all segments together where there are several."""
         if name not in self._tiers:
-            (segment,) = self.manifest.segments
-            entry = self.entry(name)
-            file = segment_folder(self.path, segment) / tier_file(name)
-            # The first tier is what every search reads all of, or jumps about in.
-            mapped = not self.in_memory and entry is not self.manifest.tiers[0]
-            self._tiers[name] = tiers.read(file, name, entry.dims, segment.rows, mapped=mapped)
+            parts = [self._part(name, segment) for segment in self.manifest.segments]
+            self._tiers[name] = parts[0] if self.rowmap.plain else JoinedTier(parts, self.rowmap)
         return self._tiers[name]
+
+    def _part(self, name: str, segment: SegmentEntry) -> Tier:
+        """A tier of one segment."""
+        entry = self.file(name)
+        file = segment_folder(self.path, segment) / tier_file(name)
+        # These are what a search reads all of, or jumps about in.
+        scanned = entry in (self.manifest.tiers[0], self.manifest.scan)
+        mapped = not self.in_memory and not scanned
+        return tiers.read(file, name, entry.dims, segment.rows, mapped=mapped)
 
     def rank(
         self,
@@ -249,13 +277,13 @@ class Searcher:
     def _steps(self, funnel: Funnel, allowed: int | None) -> list[Step]:
         """What a query is expected to read in the funnel that is searched in fact."""
         reach = self.n_rows if allowed is None else allowed
-        first = self.tier(funnel.tiers[0])
+        first = self.tier(self.files(funnel)[0])
         scanned, centres = reach, 0
         if first.cells is not None:
             probes = min(funnel.probes or first.cells, first.cells)
             scanned = -(-self.n_rows * probes // first.cells)
             centres = 4 * first.dims * first.cells
-        steps = [Step(first.name, scanned, scanned * first.row_bytes + centres)]
+        steps = [Step(funnel.tiers[0], scanned, scanned * first.row_bytes + centres)]
         for name, passed in zip(funnel.tiers[1:], funnel.shortlists, strict=True):
             seen = min(passed, steps[-1].rows)
             steps.append(Step(name, seen, seen * self.tier(name).row_bytes))
@@ -287,38 +315,34 @@ class Searcher:
         """
         queries = self._in_space(vectors, funnel.tiers[-1])
         count = None if rows is None else len(rows)
-        allowed = None if rows is None else selector(rows, self.n_rows)
         funnel = self._carried_out(funnel, count)
         sizes = [min(size, self.n_rows) for size in (*(max(s, k) for s in funnel.shortlists), k)]
         funnel = replace(funnel, shortlists=tuple(sizes[:-1]))
         expected = self._steps(funnel, count)
-        parts = [
-            self._funnel(funnel.tiers[: i + 1], on_gpu=False) for i in range(len(funnel.tiers))
-        ]
+        files = self.files(funnel)
+        parts = [self._funnel(files[: i + 1], on_gpu=False) for i in range(len(files))]
         for query in queries:
             before, steps = 0.0, []
             for i, (step, part) in enumerate(zip(expected, parts, strict=True)):
                 runs = (
-                    part.seconds(query, sizes[: i + 1], funnel.probes, allowed)
+                    part.seconds(query, sizes[: i + 1], funnel.probes, rows)
                     for _ in range(_TIMED_RUNS)
                 )
                 until_here = min(runs)
                 scanned, size_read = step.rows, step.bytes
                 if i == 0 and funnel.probes is not None:
                     scanned = self._scanned(query, funnel)
-                    size_read += (scanned - step.rows) * self.tier(step.tier).row_bytes
+                    size_read += (scanned - step.rows) * self.tier(files[0]).row_bytes
                 steps.append(Step(step.tier, scanned, size_read, max(0.0, until_here - before)))
                 before = max(before, until_here)
             yield steps
 
     def _scanned(self, query: NDArray[np.float32], funnel: Funnel) -> int:
         """Rows in the cells that a query scans."""
-        first = self.tier(funnel.tiers[0])
+        first = self.tier(self.files(funnel)[0])
         if first.cells is None or funnel.probes is None:
             return self.n_rows
-        probes = min(funnel.probes, first.cells)
-        near = first.codec.quantizer.search(unit(query[None, : first.dims]), probes)[1][0]
-        return sum(first.codec.invlists.list_size(int(cell)) for cell in near)
+        return first.scanned(unit(query[None, : first.dims])[0], funnel.probes)
 
     def _rank(
         self,
@@ -332,7 +356,7 @@ class Searcher:
         plan = self._carried_out(funnel, None if rows is None else len(rows))
         longest = max(plan.shortlists, default=self.n_rows)
         on_gpu = rows is None and max(longest, k) < gpu.LONGEST_SHORTLIST - k
-        found = self._funnel(plan.tiers, on_gpu=on_gpu).search(
+        found = self._funnel(self.files(plan), on_gpu=on_gpu).search(
             queries, k, plan.shortlists, plan.probes, rows=rows, exclude=exclude
         )
         traced = self._trace(queries, found, funnel.tiers[:-1]) if trace else []
@@ -341,15 +365,22 @@ class Searcher:
             for i, one in enumerate(found)
         ]
 
-    def _funnel(self, names: tuple[str, ...], *, on_gpu: bool) -> FunnelIndex:
+    def _funnel(self, names: tuple[str, ...], *, on_gpu: bool) -> FunnelIndex | JoinedFunnel:
         """The funnel through these tiers, the first one on the GPU if that is wanted and can be."""
-        on_gpu = on_gpu and self._gpu is not None and gpu.available()
+        on_gpu = on_gpu and self.rowmap.plain and self._gpu is not None and gpu.available()
         if (names, on_gpu) not in self._funnels:
-            opened = [self.tier(name) for name in names]
-            if on_gpu and self._gpu is not None:
-                opened[0] = gpu.on_gpu(opened[0], self._gpu)
-            self._funnels[names, on_gpu] = FunnelIndex(opened)
+            self._funnels[names, on_gpu] = self._composed(names, on_gpu)
         return self._funnels[names, on_gpu]
+
+    def _composed(self, names: tuple[str, ...], on_gpu: bool) -> FunnelIndex | JoinedFunnel:
+        opened = [self.tier(name) for name in names]
+        joined = [tier for tier in opened if isinstance(tier, JoinedTier)]
+        if joined:
+            return JoinedFunnel(joined)
+        alone = [tier for tier in opened if isinstance(tier, Tier)]
+        if on_gpu and self._gpu is not None:
+            alone[0] = gpu.on_gpu(alone[0], self._gpu)
+        return FunnelIndex(alone)
 
     def _trace(
         self, queries: NDArray[np.float32], found: Sequence[Found], names: Sequence[str]

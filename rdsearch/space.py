@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rdsearch import _faiss
+from rdsearch import _faiss, durable
 from rdsearch.errors import IndexDamagedError, InputError
 
 __all__ = ["KINDS", "SHRINKAGE", "Space", "unit"]
@@ -40,7 +40,7 @@ _Floats = NDArray[np.float64]
 
 
 def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows scaled to length one; a row of zeros stays one.
+    """Rows scaled to length one, to the bit as a tier file scales them; zeros stay zeros.
 
     Parameters
     ----------
@@ -51,10 +51,10 @@ def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     ndarray, shape (n, dims), float32
         A new, contiguous array.
     """
-    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
-    return np.ascontiguousarray(
-        vectors / np.where(lengths > 0, lengths, 1)[:, None], dtype=np.float32
-    )
+    # FAISS scales the queries of a search; scores of chosen rows are to be the same numbers.
+    scaled = np.array(vectors, dtype=np.float32, order="C")
+    _faiss.load().normalize_L2(scaled)
+    return scaled
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -203,12 +203,13 @@ class Space:
 
     def save(self, path: Path) -> None:
         """Write the space: a safetensors file with ``mean`` and, unless centred, ``factor``."""
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         arrays: dict[str, NDArray[np.floating]] = {"mean": self.mean}
         if self.factor is not None:
             arrays["factor"] = np.ascontiguousarray(self.factor)
-        save_file(arrays, path, metadata={"kind": self.kind, "source": self.source})
+        # `save_file` would make a file that only its owner can read.
+        durable.replace(path, save(arrays, {"kind": self.kind, "source": self.source}))
 
     @classmethod
     def load(cls, path: Path) -> Space:

@@ -28,8 +28,8 @@ from rdsearch.chain import Chain
 from rdsearch.errors import ChainMismatchError, InputError, StoreError
 from rdsearch.family import Member
 from rdsearch.fasta import Record
+from rdsearch.fileentry import sha256_of
 from rdsearch.ingest import Proteins
-from rdsearch.manifest import sha256_of
 
 __all__ = ["FORMAT", "FORMAT_VERSION", "MANIFEST", "Store", "read_manifest"]
 

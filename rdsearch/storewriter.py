@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rdsearch import blockfile, ingest
+from rdsearch import blockfile, durable, ingest, locks
 from rdsearch.chain import Chain
 from rdsearch.errors import (
     ChainMismatchError,
@@ -23,8 +23,8 @@ from rdsearch.errors import (
 )
 from rdsearch.family import Family, Member
 from rdsearch.fasta import Record
+from rdsearch.fileentry import sha256_of
 from rdsearch.ingest import Proteins
-from rdsearch.manifest import sha256_of, sync_folder
 from rdsearch.progress import Progress
 from rdsearch.store import FORMAT, FORMAT_VERSION, MANIFEST, Store, read_manifest
 
@@ -102,9 +102,9 @@ def write_store(
     try:
         new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
-        with _unless_empty(folder, new), blockfile.locked(folder):
+        with _unless_empty(folder, new), _locked(folder):
             if new:
-                sync_folder(folder.parent)
+                durable.sync_folder(folder.parent)
             manifest = _begin(folder, records, embedder, chain, keep_members, block_rows)
             if "files" not in manifest:
                 for i, member in enumerate(embedder.members):
@@ -119,6 +119,12 @@ def write_store(
             path=folder,
         ) from error
     return Store.open(folder)
+
+
+def _locked(folder: Path) -> contextlib.AbstractContextManager[None]:
+    return locks.writing(
+        folder, "store", operation="embed", error=StoreError, unwritable=StoreError
+    )
 
 
 def _begin(
@@ -242,7 +248,7 @@ def _refuse_foreign(folder: Path) -> None:
         raise StoreError(f"{folder} is a file: a store is a folder. Choose another name")
     if not folder.exists() or read_manifest(folder) is not None:
         return
-    own = {blockfile.LOCK, f".{MANIFEST}.new"}
+    own = {locks.LOCK, durable.temporary_file(folder / MANIFEST).name}
     foreign = sorted(path.name for path in folder.iterdir() if path.name not in own)
     if foreign:
         raise StoreError(
@@ -281,7 +287,7 @@ def _describe(folder: Path) -> dict[str, dict[str, Any]]:
 
 def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     content = json.dumps(manifest, indent=1, sort_keys=True).encode()
-    blockfile.replace_durably(folder / MANIFEST, content)
+    durable.replace(folder / MANIFEST, content)
 
 
 def _differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import gzip
+import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,13 @@ class TableFile:
         if not path.is_file():
             reason = "is not a file" if path.exists() else "there is no such file"
             raise MetadataError(f"{path}: {reason}", path=path)
+        try:
+            os.fsencode(path.absolute()).decode()
+        except UnicodeDecodeError:
+            raise MetadataError(
+                f"{path}: expected a path in UTF-8, which is what DuckDB opens. Rename it",
+                path=path,
+            ) from None
         if self.packed:
             # DuckDB 1.1 takes a file that was cut off for a whole one.
             with self._open() as file:
@@ -113,7 +121,7 @@ class TableFile:
             return [name for name, *_ in described]
         try:
             return list(pyarrow.parquet.read_schema(self.path).names)
-        except (OSError, pyarrow.ArrowException) as error:
+        except (OSError, pyarrow.ArrowException, UnicodeDecodeError) as error:
             raise MetadataError(f"{self.path}: cannot be read: {error}", path=self.path) from error
 
     def reader(self, columns: list[str], text: list[str]) -> str:
@@ -146,9 +154,11 @@ class TableFile:
         """Where records, counted from 0, stand in the file."""
         if self.is_text:
             numbers = dict(enumerate((line for line, _ in self.lines()), start=-1))
-            return "lines " + " and ".join(str(numbers.get(record)) for record in records)
-        word = "lines" if self.is_json else "rows"
-        return f"{word} " + " and ".join(str(record + 1) for record in records)
+            places = [str(numbers.get(record)) for record in records]
+        else:
+            places = [str(record + 1) for record in records]
+        word = "line" if self.is_text or self.is_json else "row"
+        return f"{word}{'s' if len(places) > 1 else ''} {' and '.join(places)}"
 
     def ragged_line(self) -> str | None:
         """The first line of a text table that has not as many fields as the header."""

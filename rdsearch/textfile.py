@@ -1,15 +1,32 @@
-"""Small files of text, read whole: lists and tables that a user names on the command line."""
+"""Files of text, packed or not: small ones read whole, and what damage is called in any of them."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import lzma
 import sys
+import zlib
 from pathlib import Path
 
 from xopen import xopen
 
 from rdsearch.errors import InputError
 
-__all__ = ["read_text"]
+__all__ = ["DAMAGE", "read_text"]
+
+#: What reading raises on damaged data; the decompressors that xopen finds have their own errors.
+DAMAGE: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, lzma.LZMAError)
+for _module, _error in (
+    ("isal.isal_zlib", "error"),
+    ("zlib_ng.zlib_ng", "error"),
+    ("compression.zstd", "ZstdError"),
+    ("backports.zstd", "ZstdError"),
+):
+    with contextlib.suppress(ImportError):
+        DAMAGE += (getattr(importlib.import_module(_module), _error),)
+
+_NO_TEXT: tuple[type[Exception], ...] = (*DAMAGE, UnicodeDecodeError)
 
 
 def read_text(path: str | Path) -> str:
@@ -23,7 +40,7 @@ def read_text(path: str | Path) -> str:
     try:
         if str(path) == "-":
             return sys.stdin.buffer.read().decode("utf-8-sig")
-        with xopen(path, "rb") as file:
+        with xopen(path, "rb", threads=0) as file:
             return bytes(file.read()).decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except _NO_TEXT as error:
         raise InputError(f"{path}: cannot be read as text in UTF-8 ({error})", path=path) from error

@@ -9,7 +9,7 @@ A tier file can be used without rdsearch::
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,105 +17,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdsearch import _faiss
-from rdsearch.errors import IndexDamagedError, InputError
+from rdsearch.codeccheck import check_codec
+from rdsearch.codecs import read_faiss, save_faiss, unwrapped
+from rdsearch.errors import IndexDamagedError
 from rdsearch.space import Space
 
-__all__ = ["CODECS", "LEAST_ROWS", "WITH_CELLS", "Codec", "Tier", "read", "write"]
-
-#: Codec name to bits a dimension; the constants that RaBitQ keeps beside its bits not counted.
-CODECS = {"flat": 32, "sqfp16": 16, "sq8": 8, "rabitq4": 4, "pq4": 2, "rabitq": 1}
-
-#: Codecs that can be split into cells.
-WITH_CELLS = ("pq4", "rabitq")
-
-#: Fewest rows that a codec can be learnt from.
-LEAST_ROWS = {"pq4": 1000}
-
-# Rows that a codec sees when it learns its ranges, and for each cell when cells are learnt.
-_TRAINING_ROWS = 20_000
-_TRAINING_ROWS_A_CELL = 64
+__all__ = ["Tier", "read", "write"]
 
 # Bits that RaBitQ rounds the query to; its unrounded scan is a hundred times slower.
 _QUERY_BITS = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Codec:
-    """How a tier keeps its vectors.
-
-    Attributes
-    ----------
-    name : str
-        A key of `CODECS`.
-    cells : int or None
-        Cells of an inverted file; a search scans the rows of the nearest ones. None: all rows
-        are scanned. Only ``pq4`` and ``rabitq`` come with cells.
-    """
-
-    name: str
-    cells: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.name not in CODECS:
-            raise InputError(f"there is no codec {self.name!r}; choose from {', '.join(CODECS)}")
-        if self.cells is not None and (self.name not in WITH_CELLS or self.cells < 1):
-            raise InputError(
-                f"cells belong to the codecs {' and '.join(WITH_CELLS)} and must be positive; "
-                f"found {self.cells} cells of {self.name}"
-            )
-
-    def __str__(self) -> str:
-        return self.name if self.cells is None else f"{self.name}, {self.cells} cells"
-
-    def training_rows(self, n_rows: int) -> int:
-        """Rows of `n_rows` that it learns from."""
-        return min(n_rows, max(_TRAINING_ROWS, _TRAINING_ROWS_A_CELL * (self.cells or 0)))
-
-    def make(self, dims: int) -> Any:
-        """An empty FAISS index over unit vectors that scores inner products."""
-        faiss = _faiss.load()
-        inner = faiss.METRIC_INNER_PRODUCT
-        kinds = faiss.ScalarQuantizer
-        if self.name == "pq4" or self.cells is not None:
-            return self._make_cells(dims)
-        match self.name:
-            case "flat":
-                return faiss.IndexFlat(dims, inner)
-            case "rabitq":
-                return faiss.IndexRaBitQ(dims, inner)
-            case "rabitq4":
-                return faiss.IndexRaBitQ(dims, inner, 4)
-            case "sq8":
-                return faiss.IndexScalarQuantizer(dims, kinds.QT_8bit, inner)
-            case _:
-                return faiss.IndexScalarQuantizer(dims, kinds.QT_fp16, inner)
-
-    def _make_cells(self, dims: int) -> Any:
-        faiss = _faiss.load()
-        inner = faiss.METRIC_INNER_PRODUCT
-        cells = faiss.IndexFlatIP(dims)
-        if self.name == "rabitq":
-            index = faiss.IndexIVFRaBitQ(cells, dims, self.cells, inner)
-        else:
-            # One cell where none are wanted: unlike IndexPQFastScan this takes filters.
-            if self.cells is None:
-                cells.add(np.zeros((1, dims), dtype=np.float32))
-            parts = dims // 2 if dims % 2 == 0 else dims
-            index = faiss.IndexIVFPQFastScan(cells, dims, self.cells or 1, parts, 4, inner)
-            index.by_residual = False  # several times as fast
-        index.own_fields = True
-        cells.this.disown()
-        index.cp.spherical = True
-        index.cp.min_points_per_centroid = 1  # a warning on standard output below 39
-        return index
-
-
 def write(
     path: Path,
     space: Space,
-    codec: Codec,
-    training: NDArray[np.float32],
+    learnt: Any,
     blocks: Iterable[NDArray[np.float32]],
+    *,
+    in_space: bool = False,
 ) -> int:
     """Write the FAISS index of one tier.
 
@@ -125,26 +44,24 @@ def write(
         The file to write.
     space : Space
         Of the tier's dimensions.
-    codec : Codec
-    training : ndarray, shape (n, dims), float32
-        Rows that the codec learns its ranges and cells from.
+    learnt : faiss.Index
+        An empty codec, from `rdsearch.codecs`; it is used up.
     blocks : iterable of ndarray, shape (block, dims), float32
-        All rows in order.
+        All rows in order: rd prefixes.
+    in_space : bool, optional
+        They are unit vectors in the space already, as another tier file keeps them.
 
     Returns
     -------
     int
         Rows written.
     """
-    faiss = _faiss.load()
-    index = space.wrap(codec.make(space.dims))
-    index.train(np.ascontiguousarray(training, dtype=np.float32))
+    index = space.wrap(learnt)
+    takes = learnt if in_space else index
     for block in blocks:
-        index.add(np.ascontiguousarray(block, dtype=np.float32))
-    try:
-        faiss.write_index(index, str(path))
-    except RuntimeError as error:  # how FAISS reports a full disk
-        raise OSError(f"{path} cannot be written: {_reason(error)}") from error
+        takes.add(np.ascontiguousarray(block, dtype=np.float32))
+    index.ntotal = learnt.ntotal
+    save_faiss(index, path)
     return int(index.ntotal)
 
 
@@ -158,21 +75,21 @@ class Tier:
         The member that ends this tier.
     dims : int
         Length of the prefix.
-    index : faiss.IndexPreTransform
-        Takes rd prefixes, scores inner products in the tier's space: the file as it is.
     codec : faiss.Index
-        The part behind the transforms: takes unit vectors in the tier's space.
+        What the file has behind the transforms: takes unit vectors in the tier's space.
+    owner : faiss.Index
+        What keeps the codec alive.
     """
 
     name: str
     dims: int
-    index: Any
     codec: Any
+    owner: Any = field(default=None, repr=False)
 
     @property
     def n_rows(self) -> int:
         """Rows in the index."""
-        return int(self.index.ntotal)
+        return int(self.codec.ntotal)
 
     @property
     def cells(self) -> int | None:
@@ -267,6 +184,21 @@ class Tier:
             scored.append(np.array([computer(row) for row in chosen.tolist()], dtype=np.float32))
         return scored
 
+    def scanned(self, query: NDArray[np.float32], probes: int) -> int:
+        """Rows in the cells that a query scans.
+
+        Parameters
+        ----------
+        query : ndarray, shape (dims,), float32
+            Unit vector in the tier's space.
+        probes : int
+        """
+        if self.cells is None:
+            return self.n_rows
+        vector = np.ascontiguousarray(query[None])
+        near = self.codec.quantizer.search(vector, min(probes, self.cells))[1][0]
+        return sum(self.codec.invlists.list_size(int(cell)) for cell in near)
+
     def _number_rows(self) -> None:
         """Let FAISS find rows in cells: 8 bytes a row, not in the file, seldom needed."""
         if hasattr(self.codec, "direct_map") and self.codec.direct_map.no():
@@ -311,6 +243,9 @@ class Tier:
 def read(path: Path, name: str, dims: int, n_rows: int, *, mapped: bool = False) -> Tier:
     """Open a tier file.
 
+    The transforms are let go: queries are mapped into the space once for all tiers, and a
+    whitening matrix would stay in memory for each.
+
     Parameters
     ----------
     path : Path
@@ -327,13 +262,7 @@ def read(path: Path, name: str, dims: int, n_rows: int, *, mapped: bool = False)
         When FAISS cannot read it, or it has other dimensions or rows than the manifest says.
     """
     faiss = _faiss.load()
-    try:
-        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
-    except (RuntimeError, MemoryError) as error:
-        raise IndexDamagedError(
-            f"{path}: FAISS cannot read it ({_reason(error)}). Restore the file or build again",
-            path=path,
-        ) from error
+    index = read_faiss(path, dims, faiss.IO_FLAG_MMAP_IFC if mapped else 0)
     if (index.d, index.ntotal) != (dims, n_rows) or not isinstance(index, faiss.IndexPreTransform):
         raise IndexDamagedError(
             f"{path}: expected {n_rows} rows of {dims} dimensions behind their transforms, found "
@@ -341,14 +270,6 @@ def read(path: Path, name: str, dims: int, n_rows: int, *, mapped: bool = False)
             "again",
             path=path,
         )
-    codec = faiss.downcast_index(index.index)
-    if isinstance(codec, faiss.IndexIVFPQFastScan):
-        # FAISS 1.15 does not set this pointer when it reads, and decoding would go through it.
-        codec.fine_quantizer = codec.pq
-    return Tier(name, dims, index, codec)
-
-
-def _reason(error: BaseException) -> str:
-    """The last line of a FAISS message, without its C++ location."""
-    text = str(error).strip()
-    return text.splitlines()[-1].rpartition("Error: ")[2] if text else type(error).__name__
+    codec = unwrapped(index)
+    check_codec(path, codec, dims, n_rows)
+    return Tier(name, dims, codec, index)

@@ -11,7 +11,6 @@ are not.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from rdsearch import fasta
+from rdsearch import fasta, generations
 from rdsearch.certification import Target, Trial, certify
 from rdsearch.errors import InputError, TuningError
 from rdsearch.funnel import Funnel
@@ -323,14 +322,17 @@ def store(index: Index, tuning: Tuning) -> Manifest:
     TuningError
         The index on disk is not the one that was tuned any more; it stays as it is.
     """
-    if Manifest.read(index.path) != index.manifest:
-        raise TuningError(
-            f"{index.path} was changed while it was tuned: the result belongs to the index before. "
-            "Tune again"
+    with generations.changing(index.path, "tune") as manifest:
+        if manifest != index.manifest:
+            raise TuningError(
+                f"{index.path} was changed while it was tuned: the result belongs to the index "
+                "before. Tune again"
+            )
+        tuned = generations.successor(
+            manifest, f"tune: {tuning.funnel}", funnel=tuning.funnel, guarantee=tuning.guarantee
         )
-    manifest = dataclasses.replace(index.manifest, funnel=tuning.funnel, guarantee=tuning.guarantee)
-    manifest.write(index.path)
-    return manifest
+        generations.publish(index.path, tuned)
+    return tuned
 
 
 def _check(index: Index, k: int, seed: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import lzma
 
 import pytest
 
@@ -109,7 +110,17 @@ def test_what_cannot_be_read_is_named_with_its_line(tmp_path, text, kind, reason
 
 
 def test_files_that_are_no_text(tmp_path):
-    for name, raw in (("bad", b"\xff\xfe\x00"), ("cut.gz", gzip.compress(b"T1\n" * 900)[:20])):
+    packed = gzip.compress(b"T1\n" * 900)
+    changed = bytearray(lzma.compress(b"T1\n" * 900))
+    changed[len(changed) // 2] ^= 0x55
+    for name, raw in (
+        ("bad", b"\xff\xfe\x00"),
+        ("cut.gz", packed[:20]),
+        ("changed.gz", packed[:10] + b"\xff" + packed[11:]),
+        ("changed.xz", bytes(changed)),
+        ("plain.xz", b"T1\n"),
+        ("plain.zst", b"T1\n"),
+    ):
         (tmp_path / name).write_bytes(raw)
         with pytest.raises(InputError, match=name):
             candidates.read(tmp_path / name)

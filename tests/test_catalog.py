@@ -62,7 +62,7 @@ def test_proteins_have_every_column_in_order_of_addition(tmp_path):
 
 def test_order_holds_over_batches(tmp_path, monkeypatch):
     monkeypatch.setattr("rdsearch.catalogwriter._BATCH_RECORDS", 7)
-    monkeypatch.setattr("rdsearch.catalog._SCAN_ROWS", 5)
+    monkeypatch.setattr("rdsearch.catalogfile._SCAN_ROWS", 5)
     rng = np.random.default_rng(0)
     texts = ["".join(rng.choice(list("ACDE"), 3)) for _ in range(150)]
     records = [Record(f"p{i}", f"p{i}", text) for i, text in enumerate(texts)]
@@ -129,9 +129,44 @@ def test_nothing_is_added_after_a_join_or_the_end(tmp_path):
     Catalog(tmp_path / "c.duckdb").close()
 
 
-def test_only_the_catalog_can_be_read(tmp_path):
+def test_removed_accessions_are_not_there(tmp_path):
+    write(tmp_path / "c.duckdb", meta={"segment": "000001"})
+    with Catalog(tmp_path / "c.duckdb", np.array([0, 3])) as catalog:
+        assert (catalog.n_rows, catalog.n_accessions) == (3, 2)
+        assert [entry["accession"] for entry in catalog.proteins([0])[0]] == ["third"]
+        assert catalog.records([1, 0]) == {1: [RECORDS[1]], 0: [RECORDS[2]]}
+        for ask in (catalog.proteins, catalog.records):
+            with pytest.raises(CatalogError, match="behind row 2, found that all were removed"):
+                ask([1, 2])
+        assert catalog.rows_of(["P1", "P2", "third"]) == {"P2": 1, "third": 0}
+        assert catalog.locate(["third", "P1"]) == {"third": (2, 0)}
+        assert catalog.rows_where("length > 0").tolist() == [0, 1]
+        assert catalog.rows_where("organism = 'Org'").tolist() == []
+        assert catalog.accessions_where("length = 3 AND proteins.id <> 'none'") == ["P2", "third"]
+        assert catalog.inhabited([0, 1, 2, 7]) == {0, 1}
+        assert catalog.inhabited(range(3), without=[2]) == {1}
+        # What is asked by sequence, and the check, are of the file.
+        assert catalog.rows_of_sequences(["G", "MKV", "K"]) == {"G": 2, "MKV": 0}
+        assert catalog.sequences([2]) == ["G"]
+        catalog.check()
+    nobody = np.empty(0, dtype=np.int64)
+    for removed in (None, nobody, np.array([17])):
+        with Catalog(tmp_path / "c.duckdb", removed) as catalog:
+            assert (catalog.n_accessions, len(catalog.proteins([0])[0])) == (4, 2)
+
+
+def test_sequences_of_one_key_are_told_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr("rdsearch.catalogwriter.sequence_key", lambda digest: 5)
+    monkeypatch.setattr("rdsearch.catalog.sequence_key", lambda digest: 5)
     write(tmp_path / "c.duckdb")
     with Catalog(tmp_path / "c.duckdb") as catalog:
+        assert catalog.rows_of_sequences(["ACD", "AAA", "MKV"]) == {"ACD": 1, "MKV": 0}
+
+
+@pytest.mark.parametrize("removed", [None, np.array([0])])
+def test_only_the_catalog_can_be_read(tmp_path, removed):
+    write(tmp_path / "c.duckdb")
+    with Catalog(tmp_path / "c.duckdb", removed) as catalog:
         for statement in (
             "SELECT * FROM read_csv('/etc/hostname')",
             f"ATTACH '{tmp_path}/other.duckdb'",
@@ -215,7 +250,9 @@ def test_files_that_are_no_catalog(tmp_path):
         ('DELETE FROM rows WHERE "row" = 2', "accessions without a row: 1"),
         ('UPDATE accessions SET "row" = 1 WHERE "row" = 2', "rows without an accession: 1"),
         ("UPDATE accessions SET accession = 'P1'", "accessions that are there twice: 3"),
-        ("UPDATE meta SET value = '99' WHERE key = 'format'", "expected a catalog of format 1"),
+        ('UPDATE accessions SET position = 9 WHERE "row" = 2', "positions that are not 0 to n - 1"),
+        ('UPDATE rows SET key = 7 WHERE "row" = 2', "keys that are not those of the sequences: 1"),
+        ("UPDATE meta SET value = '99' WHERE key = 'format'", "expected a catalog of format 2"),
         ("DELETE FROM meta WHERE key = 'row_checksum'", "the sequences are not those"),
         ("DROP TABLE accessions", "damaged, or not a catalog"),
     ],

@@ -61,16 +61,21 @@ def test_byte_order_mark_and_text_that_is_not_ascii():
     assert (record.id, record.accession, record.description) == ("é", "é", "β-lactamase")
 
 
-def test_headers_do_not_depend_on_the_locale(tmp_path):
-    path = tmp_path / "a.fasta"
-    path.write_bytes(">a β\nMK\n".encode())
-    code = "from rdsearch import fasta\n"
-    code += f"print(ascii([record.description for record in fasta.read({str(path)!r})]))"
+def test_reading_does_not_depend_on_the_locale():
+    code = (
+        "import io\nfrom rdsearch import errors, fasta\n"
+        "for text in ('>a \\u03b2\\nMK\\n', '\\u03b2\\n>a\\nMK\\n'):\n"
+        "    file = io.BytesIO(text.encode('utf-8'))\n"
+        "    try: print(ascii([record.description for record in fasta.read(file)]))\n"
+        "    except errors.FastaError as error: print(ascii(str(error)))\n"
+    )
     environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
     )
-    assert done.stdout.strip() == r"['\u03b2']"
+    descriptions, error = done.stdout.splitlines()
+    assert descriptions == r"['\u03b2']"
+    assert r"line 1: expected a header line that begins with '>', found '\u03b2'" in error
 
 
 def test_a_very_long_line():
@@ -284,6 +289,8 @@ def test_uniprot_fields_in_any_order(order, kept, end):
         ("tr|A0A0A0|A0_X Name OX=abc GN= PE=4", ("A0A0A0", "Name", None, None, "A0_X")),
         ("sp|P1|A_B The BOS=1 OS=Cow", ("P1", "The BOS=1", "Cow", None, "A_B")),
         ("sp|P1|A_B", ("P1", None, None, None, "A_B")),
+        ("sp|P1|A_B Split=7", ("P1", None, None, None, "A_B")),
+        ("sp|P1|A_B x Split=", ("P1", "x Split=", None, None, "A_B")),
         ("WP_1.1 porin OS=x [E. coli]", ("WP_1.1", None, None, None, None)),
         ("gi|1|ref|NP_2.1| porin", ("gi|1|ref|NP_2.1|", None, None, None, None)),
         ("sp|P1|A|B Name", ("P1", "Name", None, None, "A|B")),
@@ -295,6 +302,13 @@ def test_header_forms(header, expected):
     names = ("accession", "protein_name", "organism", "taxon_id", "entry_name")
     assert tuple(fields[name] for name in names) == expected
     assert [fields["id"], fields["description"]] == [*header.split(" ", 1), ""][:2]
+
+
+def test_many_blanks_in_a_header_take_no_longer_than_letters():
+    """A search for blanks before a word would begin at each of them: hours."""
+    blanks = " " * 2_000_000
+    fields = parse_header(f"sp|P1|A_B x{blanks}y{blanks}OS=z{blanks}Split=1")
+    assert (fields["protein_name"], fields["organism"]) == (f"x{blanks}y", "z")
 
 
 @given(st.text(min_size=1).filter(str.strip))

@@ -28,7 +28,7 @@ def catalog(path):
 
 
 def test_rows_of_accessions_and_sequences(catalog, monkeypatch):
-    monkeypatch.setattr("rdsearch.catalog._LOOKUP", 3)
+    monkeypatch.setattr("rdsearch.catalogfile._LOOKUP", 3)
     wanted = ["p299", "absent", "p0", "p205", "p0", "p5", "O'Hara"]
     assert list(catalog.rows_of(wanted).items()) == [
         (name, ROWS[RECORDS[int(name[1:])].sequence]) for name in ("p299", "p0", "p205", "p5")

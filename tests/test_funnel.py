@@ -11,10 +11,11 @@ import pytest
 
 from rdsearch import recipe as recipes
 from rdsearch import tiers
+from rdsearch.codecs import Codec, learn
 from rdsearch.errors import IndexDamagedError, InputError
-from rdsearch.funnel import Funnel, FunnelIndex, _factor, plan
+from rdsearch.funnel import Funnel, plan
+from rdsearch.funnelindex import FunnelIndex, _factor
 from rdsearch.space import Space, unit
-from rdsearch.tiers import Codec
 from tests import oracle
 
 DIMS = (32, 48, 96)
@@ -57,7 +58,8 @@ def write_tiers(folder, vectors, codecs, kind="centred"):
         codec = Codec(codec) if isinstance(codec, str) else codec
         blocks = (vectors[i : i + 400, :dims] for i in range(0, len(vectors), 400))
         path = folder / f"{name}.faiss"
-        tiers.write(path, whole.prefix(dims), codec, vectors[:, :dims], blocks)
+        part = whole.prefix(dims)
+        tiers.write(path, part, learn(codec, part, vectors[:, :dims]), blocks)
     opened = [
         tiers.read(folder / f"{name}.faiss", name, dims, len(vectors), mapped=name != NAMES[0])
         for name, dims in zip(NAMES, DIMS, strict=True)

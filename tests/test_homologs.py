@@ -282,9 +282,19 @@ def test_bad_labels_are_named(tmp_path, text, message):
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"\x1f\x8b\x08damaged", b"sid\tsccs\n\xff\xfe\n", None])
-def test_unreadable_labels_are_named(tmp_path, content):
-    path = tmp_path / "labels.tsv.gz" if content and content[:1] == b"\x1f" else tmp_path / "a.tsv"
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("labels.tsv.gz", b"\x1f\x8b\x08damaged"),
+        ("damaged.gz", gzip.compress(b"sid\tsccs\n")[:10] + b"\xff" * 9),
+        ("no.xz", b"sid\tsccs\nd1\ta.1.1.1\n"),
+        ("no.zst", b"sid\tsccs\nd1\ta.1.1.1\n"),
+        ("a.tsv", b"sid\tsccs\n\xff\xfe\n"),
+        ("absent.tsv", None),
+    ],
+)
+def test_unreadable_labels_are_named(tmp_path, name, content):
+    path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(MetadataError, match=path.name):

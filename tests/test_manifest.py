@@ -7,10 +7,13 @@ import random
 
 import pytest
 
+from rdsearch import recipe
 from rdsearch.errors import IndexDamagedError, IndexMissingError, InputError
+from rdsearch.fileentry import FileEntry
 from rdsearch.funnel import Funnel
+from rdsearch.generations import publish
 from rdsearch.guarantee import Guarantee
-from rdsearch.manifest import FileEntry, Manifest, SegmentEntry, TierEntry
+from rdsearch.manifest import Manifest, SegmentEntry, TierEntry
 
 
 @pytest.fixture
@@ -18,20 +21,24 @@ def manifest(tmp_path):
     (tmp_path / "data.bin").write_bytes(bytes(range(256)) * 1024)
     entry = FileEntry.of(tmp_path, "data.bin")
     made = Manifest(
+        generation=1,
+        operation="build",
         created="2026-01-01T00:00:00+00:00",
         rdsearch="0.1.0",
         family="mini",
         chain_hash="ab" * 32,
         embedding={"dtype": "float32", "window": 1022},
         space="centred",
-        recipe="exact",
+        recipe=recipe.load("exact"),
         tiers=(TierEntry("a", 8, "rabitq", 20), TierEntry("b", 16, "flat")),
+        scan=TierEntry("a.scan", 8, "pq4"),
         funnel=Funnel(("a", "b"), (100,), 4),
         guarantee=Guarantee(0.99, 0.95, 10, 500, 0.995, "sample", 0),
-        segments=(SegmentEntry("000001", 3, 4, "cd" * 32, (entry,)),),
+        segments=(SegmentEntry("000001", 3, 4, 0, 0, "cd" * 32, (entry,)),),
+        tombstones=None,
         files=(entry,),
     )
-    made.write(tmp_path)
+    publish(tmp_path, made)
     return made
 
 
@@ -60,7 +67,7 @@ def test_other_white_space_is_noticed(manifest, tmp_path):
 def test_newer_format_is_named_before_its_checksum(manifest, tmp_path):
     table = json.loads(manifest.to_bytes())
     table["format_version"] = 99
-    with pytest.raises(IndexDamagedError, match="format version 99, this rdsearch reads up to 1"):
+    with pytest.raises(IndexDamagedError, match="format version 99, this rdsearch reads version 2"):
         Manifest.from_bytes(json.dumps(table).encode(), tmp_path)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import gzip
 import json
+import os
 import re
 import shutil
 
@@ -222,6 +223,7 @@ def test_a_table_without_matches_or_lines(tmp_path, caplog):
         ("t.jsonl", "[1, 2]\n", "t.jsonl"),
         ("t.parquet", b"PAR1 not really PAR1", "cannot be read"),
         ("t.parquet", as_parquet()[:-30], "cannot be read"),
+        ("t.parquet", as_parquet().replace(b"accession", b"\xffccession"), "cannot be read"),
         ("t.xlsx", "PK", "expected a name that ends in"),
         ("table", "accession\tx\n", "expected a name that ends in"),
         ("t.parquet.gz", "", "expected a name that ends in"),
@@ -244,6 +246,14 @@ def test_a_length_column_is_left_out(tmp_path):
 def test_reserved_columns(tmp_path, reserved):
     with pytest.raises(MetadataError, match="reserved"):
         joined(tmp_path, "t.tsv", f"accession\t{reserved.upper()}\nP1\t1\n")
+
+
+@pytest.mark.parametrize("name", [b"\xff.tsv", b"\xff.jsonl", b"\xff.parquet"])
+def test_a_path_that_is_not_utf8(tmp_path, name):
+    table = tmp_path / os.fsdecode(name)
+    table.write_bytes(as_parquet())
+    with pytest.raises(MetadataError, match="expected a path in UTF-8"):
+        write(tmp_path / "c.duckdb", tables=[table])
 
 
 def test_missing_tables(tmp_path):

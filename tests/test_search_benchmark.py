@@ -132,6 +132,32 @@ def test_side(name, vectors, tmp_path):
     assert touched is None or 0 < touched < 4 * 64 * 4 * ROWS
 
 
+def test_a_funnel_begins_with_the_scan_file(vectors, tmp_path, monkeypatch):
+    pytest.importorskip("faiss")
+    side_class = measure.SIDES["rdsearch balanced"]
+    own = tmp_path / "own.toml"
+    own.write_text(
+        '[codecs]\nfirst="flat"\nmiddle="flat"\nlast="flat"\n[shortlists]\nfirst=50\nlast=50\n'
+        '[scan]\ncodec="rabitq"\nleast_dims=32\nshortlist=50\n'
+    )
+    monkeypatch.setattr(side_class, "recipe", str(own))
+    side = side_class(tmp_path / "side", memory=1e9)
+    measure.build(side, vectors, {"threads": 1})
+    assert side_class.expected_bytes(vectors) == ROWS * (4 * sum(WIDTHS) + 32 / 8)
+    side.open()
+    assert {effort["tiers"] for ladder in side.ladders() for effort in ladder} == {
+        ("a", "c"),
+        ("b", "c"),
+    }
+    effort = {"tiers": ("b", "c"), "shortlists": (ROWS // 2,), "probes": None}
+    assert vectors.recall(side.search(vectors.queries, K, effort)) > 0.95
+    # RaBitQ: a bit a dimension and three float32 constants a row; where it ends, the tier itself.
+    touched = side.touched(vectors.queries, K, effort)
+    assert touched - ROWS // 2 * 4 * 64 < ROWS * (32 / 8 + 13)
+    alone = {"tiers": ("b",), "shortlists": (), "probes": None}
+    assert side.touched(vectors.queries, K, alone) == ROWS * 4 * 32
+
+
 def test_streamed_scan_equals_the_scan_in_memory(vectors, tmp_path, monkeypatch):
     peers = pytest.importorskip("peers")
     pytest.importorskip("faiss")

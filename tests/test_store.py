@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import multiprocessing
@@ -17,7 +16,6 @@ import numpy as np
 import pytest
 
 from rdsearch import ingest
-from rdsearch.blockfile import LOCK, locked
 from rdsearch.builder import build
 from rdsearch.errors import (
     ChainMismatchError,
@@ -27,6 +25,7 @@ from rdsearch.errors import (
     StoreMismatchError,
 )
 from rdsearch.index import open as open_index
+from rdsearch.locks import writing
 from rdsearch.store import Store
 from rdsearch.storewriter import write_store
 from tests.stored import BLOCK_ROWS, FAMILY, FakeEmbedder, chain, records, tmpfs, vector
@@ -257,7 +256,7 @@ def test_without_room_taken_beforehand(tmp_path, monkeypatch):
 
 
 def _hold(folder, ready, release):
-    with locked(folder):
+    with writing(folder, "store", operation="embed"):
         ready.set()
         release.wait(30)
 
@@ -275,24 +274,6 @@ def test_a_second_writer_is_refused(tmp_path):
     holder.kill()  # the lock goes with the process
     holder.join()
     write(folder)
-
-
-def test_a_lock_on_a_file_that_is_gone_is_no_lock(tmp_path, monkeypatch):
-    """The writer before removes the file between this one's opening and locking it."""
-    take, taken = fcntl.flock, []
-
-    def late(handle, operation):
-        if not taken:
-            (tmp_path / LOCK).unlink()
-        taken.append(handle)
-        take(handle, operation)
-
-    monkeypatch.setattr(fcntl, "flock", late)
-    with locked(tmp_path):
-        assert len(taken) == 2
-        with pytest.raises(StoreError, match="another process"), locked(tmp_path):
-            pass
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_chain_from_kept_members(tmp_path):

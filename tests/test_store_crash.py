@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from rdsearch import blockfile
+from rdsearch import durable
 from rdsearch.store import Store
 from rdsearch.storewriter import write_store
 from tests.stored import BLOCK_ROWS, FAMILY, FakeEmbedder, chain, records
@@ -94,7 +94,7 @@ class _Crash:
         for name in self.STEPS:
             if hasattr(os, name):
                 setattr(os, name, self.counted(getattr(os, name)))
-        blockfile._sync_data = os.fsync
+        durable._sync_data = os.fsync
 
     def counted(self, step):
         def call(*args, **options):
@@ -110,7 +110,7 @@ class _Crash:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_crash_at_every_step_to_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: None)  # a killed process is no power failure
-    monkeypatch.setattr(blockfile, "_sync_data", os.fsync)
+    monkeypatch.setattr(durable, "_sync_data", os.fsync)
     made, used = chain(), records(12)
     options = {"chain": made, "records": used, "keep_members": True, "block_rows": BLOCK_ROWS}
     write_store(tmp_path / "whole", embedder=FakeEmbedder(), **options)

@@ -16,13 +16,15 @@ from rdsearch import certification, tiers, tuning
 from rdsearch import funnel as planning
 from rdsearch.certification import Target, certify
 from rdsearch.cli_tune import tune as command
+from rdsearch.codecs import Codec, learn
 from rdsearch.errors import FastaError, InputError, TuningError
 from rdsearch.funnel import Funnel
+from rdsearch.generations import publish
 from rdsearch.guarantee import Guarantee
 from rdsearch.manifest import Manifest, TierEntry
 from rdsearch.searcher import Ranking, Searcher
 from rdsearch.space import Space
-from rdsearch.tiers import Codec
+from rdsearch.tombstones import Tombstones
 
 DIMS = (8, 16, 32, 64)
 NAMES = ("a", "b", "c", "d")
@@ -48,14 +50,19 @@ class Vectors(Searcher):
         ]
         own = Funnel(NAMES, (200, 100, 50))
         manifest = SimpleNamespace(
-            tiers=tuple(entries), funnel=own, guarantee=None, rows=len(vectors)
+            tiers=tuple(entries),
+            scan=None,
+            funnel=own,
+            guarantee=None,
+            segments=(SimpleNamespace(name="1", rows=len(vectors)),),
         )
-        super().__init__(folder, manifest, in_memory=True)
+        super().__init__(folder, manifest, Tombstones(), in_memory=True)
         self.space = Space("centred", vectors.mean(axis=0, dtype=np.float64))
         for name, dims, codec in zip(NAMES, DIMS, codecs, strict=True):
             prefix = np.ascontiguousarray(vectors[:, :dims])
             path = folder / f"{name}.faiss"
-            tiers.write(path, self.space.prefix(dims), codec, prefix, [prefix])
+            part = self.space.prefix(dims)
+            tiers.write(path, part, learn(codec, part, prefix), [prefix])
             self._tiers[name] = tiers.read(path, name, dims, self.n_rows)
         self.tiers = NAMES
         self._known = {}
@@ -313,7 +320,15 @@ def test_the_command_stores_funnel_and_guarantee(copy):
     assert result.exit_code == 0
     assert dry.stdout == result.stdout
     after = Manifest.read(copy)
-    assert after == dataclasses.replace(before, funnel=after.funnel, guarantee=after.guarantee)
+    assert (after.generation, after.operation) == (2, f"tune: {after.funnel}")
+    assert after == dataclasses.replace(
+        before,
+        generation=2,
+        operation=after.operation,
+        created=after.created,
+        funnel=after.funnel,
+        guarantee=after.guarantee,
+    )
     assert (after.guarantee.recall, after.guarantee.confidence) == (0.8, 0.9)
     assert (after.guarantee.k, after.guarantee.queries) == (3, 60)
     assert (after.guarantee.source, after.guarantee.seed) == ("sample", 0)
@@ -363,7 +378,7 @@ def test_an_index_that_changed_meanwhile_is_not_written(copy):
     with rdsearch.open(copy) as opened:
         tuned = tuning.tune(opened, recall=0.8, confidence=0.9, sample=60, k=3)
         other = dataclasses.replace(opened.manifest, funnel=Funnel(opened.tiers[-1:], ()))
-        other.write(copy)
+        publish(copy, other)
         with pytest.raises(TuningError, match="was changed while it was tuned"):
             tuning.store(opened, tuned)
     assert Manifest.read(copy) == other
