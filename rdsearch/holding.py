@@ -12,7 +12,7 @@ from rdsearch.generations import generation_file
 from rdsearch.locks import Hold, hold
 from rdsearch.manifest import Manifest
 
-__all__ = ["ATTEMPTS", "published"]
+__all__ = ["ATTEMPTS", "published", "swapped"]
 
 #: Generations that come while one is being opened, before that is given up.
 ATTEMPTS = 100
@@ -56,3 +56,20 @@ def published(path: Path) -> tuple[Manifest, Hold | None]:
             if Manifest.read(path) == manifest:
                 raise
     raise IndexDamagedError(f"{path}: it changes faster than it can be opened", path=path)
+
+
+def swapped(path: Path, manifest: Manifest) -> bool:
+    """Whether the copy of the published manifest is whole, and says something else.
+
+    Parameters
+    ----------
+    path : Path
+        The index.
+    manifest : Manifest
+        The published one.
+    """
+    copy = generation_file(path, manifest.generation)
+    try:
+        return Manifest.read(path, str(copy.relative_to(path))) != manifest
+    except IndexDamagedError:
+        return False

@@ -24,7 +24,7 @@ from rdsearch.layout import CHAIN, SPACE, codec_file, learnt_file
 from rdsearch.manifest import SCAN, Manifest, SegmentEntry, TierEntry
 from rdsearch.newcomers import Pairs, absent, indexed
 from rdsearch.progress import Progress
-from rdsearch.rowsources import Chained, IndexRows
+from rdsearch.rowsources import Chained, IndexRows, copied
 from rdsearch.segmentwriter import SegmentWriter, file_entries
 
 __all__ = ["compact", "merge"]
@@ -238,9 +238,10 @@ def _kept(entry: TierEntry, before: TierEntry | None) -> TierEntry:
 def _described(
     manifest: Manifest, files: Sequence[TierEntry], n_rows: int, *, same: bool
 ) -> dict[str, Any]:
-    """What a manifest says about tiers and funnel; with the `same` files nothing changes."""
+    """What a manifest says about tiers, funnel and guarantee."""
     if same:
-        return {}
+        # Of other codes, or rows in other cells, a guarantee says nothing.
+        return {} if all(map(copied, files)) else {"guarantee": None}
     tiers = [entry for entry in files if not entry.name.endswith(SCAN)]
     names, dims = [entry.name for entry in tiers], [entry.dims for entry in tiers]
     return {

@@ -13,10 +13,11 @@ from rdsearch.manifest import SCAN
 from rdsearch.space import unit
 
 if TYPE_CHECKING:
+    from rdsearch.manifest import TierEntry
     from rdsearch.searcher import Searcher
     from rdsearch.store import Store
 
-__all__ = ["COPIED", "FIXED", "Chained", "IndexRows", "StoreRows"]
+__all__ = ["COPIED", "FIXED", "Chained", "IndexRows", "StoreRows", "copied"]
 
 #: Codecs that encode what they decoded to the same code again. RaBitQ does not: it keeps
 #: constants beside its bits that are those of the vector before.
@@ -91,7 +92,7 @@ class IndexRows:
         last = self.index.manifest.tiers[-1]
         own = entry is not None and (
             entry == last
-            or (entry.codec in COPIED and (tier not in self.relearnt or entry.codec in FIXED))
+            or (copied(entry) and (tier not in self.relearnt or entry.codec in FIXED))
         )
         step = _block_rows(dims if own else last.dims)
         for start in range(0, len(self.rows), step):
@@ -132,6 +133,14 @@ class Chained:
         """See `rdsearch.segmentwriter.Vectors`."""
         for part in self.parts:
             yield from part.blocks(tier)
+
+
+def copied(entry: TierEntry) -> bool:
+    """Whether a tier's rows, decoded and encoded again, are found as they were before.
+
+    In cells they are not: a row's cell is that of the vector before it was rounded.
+    """
+    return entry.codec in COPIED and entry.cells is None
 
 
 def _block_rows(dims: int) -> int:

@@ -196,10 +196,11 @@ def _generations(path: Path, current: int) -> list[int]:
 def _check_copy(path: Path, copy: str, number: int, manifest: Manifest) -> None:
     """Whether `rdsearch gc` and `rollback` can go by the copy of a generation's manifest."""
     found = Manifest.read(path, copy)
-    if found.generation != number or (number == manifest.generation and found != manifest):
+    own = found.generation == number and found.chain_hash == manifest.chain_hash
+    if not own or (number == manifest.generation and found != manifest):
         raise IndexDamagedError(
-            f"{path / copy}: expected a copy of the manifest of generation {number}, found another "
-            f"one. Restore it, or remove it where {number} is not the published generation",
+            f"{path / copy}: expected a copy of this index's {MANIFEST} of generation {number}, "
+            f"found another. Restore it; if {number} is not the published generation, remove it",
             path=path / copy,
         )
 

@@ -201,7 +201,7 @@ def test_going_back_leaves_the_damage_behind(copy):
         assert len(index.manifest.segments) == 1
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", [one for one in CHANGES if one != "another index's"])
 def test_an_earlier_generation_with_damage_is_not_gone_back_to(copy, make_index, change):
     """`verify` is about the published generation."""
     tombstones = "tombstones/000002.safetensors"

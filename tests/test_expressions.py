@@ -153,6 +153,7 @@ ATTACKS = {
     " \n ": "empty",
     "gene = 'a\0'": "NUL",
     "gene = 'a\udcff'": "not text in UTF-8",
+    "TRY_CAST(" + "9" * 40 + " AS TINYINT) IS NULL": "more than 38 digits",
     "length < ": "not complete",
     "lenght < 4": "no column 'lenght'; the nearest is length",
     "length < 'a'": "Conversion Error",

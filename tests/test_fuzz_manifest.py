@@ -6,6 +6,7 @@ written as it was read. Everything else is an error that names the file.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -151,7 +152,7 @@ def test_other_values_under_a_right_checksum(folder, whole, changes):
         elif change == "add" and isinstance(parent, dict):
             parent[str(value)[:9]] = parent[last]
         elif change == "other":
-            parent[last] = at(right, places(right)[value % len(places(right))])
+            parent[last] = copy.deepcopy(at(right, places(right)[value % len(places(right))]))
         elif change == "wrap":
             parent[last] = [parent[last]]
         else:
