@@ -23,14 +23,7 @@ from rdsearch import recipe as recipes
 from rdsearch.chain import Chain
 from rdsearch.codecs import Codec, learn, save_faiss
 from rdsearch.errors import CatalogError, ChainMismatchError, IndexExistsError, InputError
-from rdsearch.generations import (
-    FIRST,
-    building_folder,
-    label,
-    named_errors,
-    now,
-    publish,
-)
+from rdsearch.generations import FIRST, label, now, publish
 from rdsearch.layout import CHAIN, SPACE, codec_file
 from rdsearch.manifest import MANIFEST, SCAN, Manifest, TierEntry
 from rdsearch.metadata import MetadataReport
@@ -40,6 +33,7 @@ from rdsearch.rowsources import StoreRows
 from rdsearch.segmentwriter import SegmentWriter, file_entries
 from rdsearch.spacefit import AUTO, choose_space
 from rdsearch.store import Store
+from rdsearch.writing import building_folder, named_errors
 
 __all__ = [
     "DEFAULT_RECIPE",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rdsearch.draft import drafting
 from rdsearch.errors import InputError, few
+from rdsearch.generations import counted
 from rdsearch.headers import parse_header
 from rdsearch.manifest import Manifest
 from rdsearch.metadata import MetadataReport, read_keys
@@ -118,7 +119,7 @@ def add(
                 )
                 change = Change(
                     path,
-                    draft.publish(f"add {content.accessions:,} proteins"),
+                    draft.publish(f"add {counted(content.accessions)}"),
                     added=content.accessions,
                     skipped=max(skipped.seen, store.n_accessions) - content.accessions,
                     metadata=content.reports,
@@ -173,7 +174,7 @@ def remove(path: str | Path, ids: Iterable[str] | None = None, where: str | None
         if not found:
             return Change(path, draft.manifest)
         count = draft.remove(found)
-        published = draft.publish(f"remove {count:,} proteins")
+        published = draft.publish(f"remove {counted(count)}")
     return Change(path, published, removed=count, skipped=len(wanted) - count)
 
 
@@ -243,7 +244,7 @@ def update(
             metadata=metadata,
             progress=progress,
         )
-        published = draft.publish(f"update {content.accessions:,} proteins")
+        published = draft.publish(f"update {counted(content.accessions)}")
     forget(path, _UPDATING)
     count = content.accessions
     return Change(path, published, added=count, removed=count, metadata=content.reports)
@@ -278,7 +279,7 @@ def _update_metadata(
             metadata=metadata,
             progress=progress,
         )
-        published = draft.publish(f"update metadata of {content.accessions:,} proteins")
+        published = draft.publish(f"update metadata of {counted(content.accessions)}")
     return Change(
         path,
         published,

@@ -11,6 +11,7 @@ import click
 from tabulate import tabulate
 
 from rdsearch.cli_options import EMBEDDING, OUTPUT, PROGRESS, QUERY, say, working
+from rdsearch.generations import counted
 
 if TYPE_CHECKING:
     from rdsearch.changes import Change
@@ -31,13 +32,9 @@ def _say(change: Change, quiet: bool, what: str) -> None:
     manifest = change.manifest
     say(
         f"{change.path}: {what}; generation {manifest.generation}: {manifest.rows:,} sequences, "
-        f"{manifest.accessions:,} accessions in {_counted(len(manifest.segments), 'segment')}",
+        f"{manifest.accessions:,} accessions in {counted(len(manifest.segments), 'segment')}",
         quiet=quiet,
     )
-
-
-def _counted(count: int, thing: str) -> str:
-    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
 
 
 @click.command()
@@ -67,7 +64,7 @@ def add(
 
     with working(threads, quiet) as progress:
         change = changes.add(index, _one(source), metadata=metadata, progress=progress, **embedding)
-    _say(change, quiet, f"{change.added:,} proteins added, {change.skipped:,} were there already")
+    _say(change, quiet, f"{counted(change.added)} added, {change.skipped:,} were there already")
 
 
 @click.command()
@@ -100,7 +97,7 @@ def remove(index: Path, ids: str | None, where: str | None, quiet: bool) -> None
     with working(None, quiet):
         change = changes.remove(index, None if ids is None else read_ids(ids), where)
     missing = f", {change.skipped:,} were not there" if change.skipped else ""
-    _say(change, quiet, f"{change.removed:,} proteins removed{missing}")
+    _say(change, quiet, f"{counted(change.removed)} removed{missing}")
 
 
 @click.command()
@@ -138,7 +135,7 @@ def update(
             **embedding,
         )
     missing = f", {change.skipped:,} were not there" if change.skipped else ""
-    _say(change, quiet, f"{change.added:,} proteins updated{missing}")
+    _say(change, quiet, f"{counted(change.added)} updated{missing}")
 
 
 @click.command()
@@ -255,7 +252,7 @@ def gc(index: Path, keep: int, quiet: bool) -> None:
 
     with working(None, quiet):
         done = generations.gc(index, keep)
-    removed = _counted(len(done.removed), "generation")
+    removed = counted(len(done.removed), "generation")
     in_use = f"; in use and kept: {', '.join(map(str, done.in_use))}" if done.in_use else ""
     say(f"{index}: {removed} removed, {done.bytes:,} bytes freed{in_use}", quiet=quiet)
 

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import logging
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -22,28 +20,21 @@ from typing import Any
 
 import rdsearch
 from rdsearch import durable, locks
-from rdsearch.errors import (
-    CatalogError,
-    ChainError,
-    IndexDamagedError,
-    IndexLockedError,
-    IndexWriteError,
-    InputError,
-)
+from rdsearch.errors import IndexDamagedError, InputError
 from rdsearch.manifest import MANIFEST, Manifest
+from rdsearch.writing import named_errors, sweep_beside
 
 __all__ = [
     "FIRST",
     "FOLDERS",
     "Collected",
     "Generation",
-    "building_folder",
     "changing",
+    "counted",
     "gc",
     "generation_file",
     "history",
     "label",
-    "named_errors",
     "now",
     "publish",
     "rollback",
@@ -57,7 +48,6 @@ FIRST = 1
 FOLDERS = ("segments", "tombstones", "codecs", "generations")
 
 _LOGGER = logging.getLogger(__name__)
-_NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +97,14 @@ class Collected:
     bytes: int
 
 
-def building_folder(output: Path) -> Path:
-    """The hidden folder in which the index for `output` grows."""
-    return output.parent / f".{output.name}.building"
-
-
 def label(number: int) -> str:
     """A generation's number as files and folders carry it."""
     return f"{number:06d}"
+
+
+def counted(count: int, thing: str = "protein") -> str:
+    """So many of a thing, in words."""
+    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
 
 
 def now() -> str:
@@ -199,7 +189,7 @@ def changing(path: Path, operation: str) -> Iterator[Manifest]:
     with named_errors(path), locks.writing(path, operation=operation):
         manifest = Manifest.read(path)
         _sweep(path, manifest)
-        _sweep_beside(path)
+        sweep_beside(path)
         try:
             yield manifest
         except BaseException:
@@ -349,24 +339,6 @@ def _sweep(path: Path, manifest: Manifest) -> None:
         durable.remove(temporary)
 
 
-def _sweep_beside(path: Path) -> None:
-    """Remove what a build or merge that was killed left beside the index it made or replaced.
-
-    Its store of vectors stays: the same build goes on with it.
-    """
-    building = building_folder(path)
-    if not building.is_dir():
-        return
-    try:
-        with locks.writing(building, operation="clear"):
-            for name in ("index", "replaced"):
-                durable.remove_tree(building / name)
-    except (IndexLockedError, IndexWriteError, OSError) as error:
-        _LOGGER.debug("%s stays: %s", building, error)
-    with contextlib.suppress(OSError):  # the store
-        building.rmdir()
-
-
 def _entries(path: Path) -> Iterator[Path]:
     """Files and folders that carry a generation's number."""
     for folder in FOLDERS:
@@ -409,35 +381,3 @@ def _complete(path: Path, manifest: Manifest) -> bool:
 def _size(path: Path) -> int:
     files = [path] if path.is_file() else path.rglob("*")
     return sum(file.stat().st_size for file in files if file.is_file())
-
-
-@contextlib.contextmanager
-def named_errors(path: Path) -> Iterator[None]:
-    """What the disk refuses, as an error of the index.
-
-    Raises
-    ------
-    IndexWriteError
-        Full disk, read-only folder, missing permission.
-    """
-    try:
-        yield
-    except (OSError, CatalogError, ChainError) as error:
-        refused = _refused(error)
-        if refused is None:
-            raise
-        raise IndexWriteError(
-            f"{path}: the index cannot be written ({refused}); it is as it was. "
-            "Make room, or mend the permissions, then run the same command again",
-            path=path,
-        ) from error
-
-
-def _refused(error: Exception) -> str | None:
-    """What the disk refused; None where the error is another."""
-    if isinstance(error, OSError):
-        known = error.errno is None or error.errno in _NOT_WRITABLE
-        return (error.strerror or str(error)) if known else None
-    # DuckDB has no numbers for its errors, but the system's words.
-    words = (os.strerror(number) for number in _NOT_WRITABLE)
-    return next((reason for reason in words if reason in str(error)), None)

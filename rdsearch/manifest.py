@@ -246,7 +246,9 @@ class Manifest:
         if not isinstance(table, dict) or table.get("format") != FORMAT:
             raise damaged(f"expected a manifest of format {FORMAT!r}")
         version = table.get("format_version")
-        if isinstance(version, int) and version != FORMAT_VERSION:
+        if type(version) is not int:
+            raise damaged(f"expected a format version, found {reprlib.repr(version)}")
+        if version != FORMAT_VERSION:
             step = "Install a newer rdsearch" if version > FORMAT_VERSION else "Build it again"
             raise IndexDamagedError(
                 f"{path}: the index has format version {version}, this rdsearch reads version "
@@ -256,9 +258,12 @@ class Manifest:
         try:
             checksum = table.pop("checksum", None)
             expected = hashlib.sha256(_canonical(table)).hexdigest()
-            if checksum != expected or _canonical({**table, "checksum": checksum}) != content:
+            if checksum != expected:
                 raise damaged("its content does not fit its own checksum")
-            return _parse(table)
+            manifest = _parse(table)
+            if manifest.to_bytes() != content:
+                raise damaged("it is not written as what has its own checksum is")
+            return manifest
         except _UNFIT as error:
             raise damaged(f"an entry is missing or wrong ({error})") from error
 

@@ -18,7 +18,7 @@ from rdsearch.codecs import Codec, learn_in_space
 from rdsearch.draft import Origin, learnt_codec
 from rdsearch.errors import ChainMismatchError, InputError
 from rdsearch.fileentry import FileEntry
-from rdsearch.generations import FIRST, changing, label, now, publish, successor
+from rdsearch.generations import FIRST, changing, counted, label, now, publish, successor
 from rdsearch.index import Index
 from rdsearch.layout import CHAIN, SPACE, codec_file, learnt_file
 from rdsearch.manifest import SCAN, Manifest, SegmentEntry, TierEntry
@@ -63,7 +63,7 @@ def compact(path: str | Path, *, progress: Progress | None = None) -> Manifest:
         )
         compacted = successor(
             manifest,
-            f"compact {len(manifest.segments)} segments",
+            f"compact {counted(len(manifest.segments), 'segment')}",
             **_described(manifest, files, written.rows, same=same),
             segments=(written,),
             tombstones=None,

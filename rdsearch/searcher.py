@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from rdsearch.funnelindex import Found, FunnelIndex
 from rdsearch.joined import JoinedFunnel, JoinedTier
 from rdsearch.layout import load_space, segment_folder, tier_file
 from rdsearch.manifest import SCAN, Manifest, SegmentEntry, TierEntry
+from rdsearch.rankings import Ranking, Step
 from rdsearch.rowmap import RowMap
 from rdsearch.space import Space, unit
 from rdsearch.tiers import Tier
@@ -32,44 +33,6 @@ NARROW = 0.01
 _TIMED_RUNS = 3
 # Queries that are read back from the index together.
 _ROWS_AT_ONCE = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Ranking:
-    """The rows that one query found, best first.
-
-    Attributes
-    ----------
-    rows : ndarray, shape (hits,), int64
-        Sorted by score at the funnel's last tier, then by row.
-    scores : ndarray, shape (hits, tiers), float32
-        Cosine in each of the funnel's tiers, coarse to fine; the last tier's alone where the
-        others were not asked for.
-    """
-
-    rows: NDArray[np.int64]
-    scores: NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What one tier does for one query.
-
-    Attributes
-    ----------
-    tier : str
-    rows : int
-        Rows it scores; in a tier with cells those of the cells that are scanned.
-    bytes : int
-        Bytes of their codes, and of the cells' centres.
-    seconds : float or None
-        Wall time, where it was measured.
-    """
-
-    tier: str
-    rows: int
-    bytes: int
-    seconds: float | None = None
 
 
 class Searcher:

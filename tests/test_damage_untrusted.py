@@ -21,10 +21,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import rdsearch
-from rdsearch import codecs, faissfile, fileentry, generations
+from rdsearch import codecs, faissfile, fileentry
 from rdsearch.codeccheck import check_codec, codec_of
 from rdsearch.codecs import Codec
-from rdsearch.errors import IndexDamagedError, InputError, RdsearchError
+from rdsearch.errors import IndexDamagedError, InputError
 from rdsearch.fileentry import FileEntry
 from rdsearch.manifest import Manifest, SegmentEntry, TierEntry
 from rdsearch.space import Space
@@ -54,7 +54,7 @@ def copy(living, tmp_path):
 
 
 def in_child(path: Path) -> dict[str, str | None]:
-    """What opening, searching and verifying say, in a process that may not take more than it may."""
+    """What opening, searching and verifying say, in a process of bounded memory and time."""
     found = damaging.in_child(lambda: damaging.answers(path))
     assert found["code"] == 0, found
     return found["answer"]
@@ -184,7 +184,7 @@ def test_segment_names_are_numbers(name):
     ("place", "value", "found"),
     [
         (("segments", 0, "rows"), 10**15, "manifest.json"),
-        (("segments", 0, "rows"), 1039, "manifest.json"),
+        (("segments", 0, "rows"), 1039, "catalog.duckdb"),
         (("segments", 0, "hidden"), 31, "tombstones"),
         (("tiers", 2, "dims"), 10**9, "manifest.json"),
         (("tiers", 2, "dims"), 20, None),
@@ -239,8 +239,9 @@ def some_forged(table: dict, n: int) -> list[dict]:
     return found
 
 
-def test_forged_manifests_do_not_crash_a_search(copy):
-    for forged in some_forged(forging.read(copy), 25):
+@pytest.mark.parametrize("tries", [8, pytest.param(200, marks=pytest.mark.slow)])
+def test_forged_manifests_do_not_crash_a_search(copy, tries):
+    for forged in some_forged(forging.read(copy), tries):
         forging.sign(copy, forged)
         in_child(copy)
         (copy / "damaged.json").unlink(missing_ok=True)
@@ -313,10 +314,8 @@ def test_arrays_that_claim_more_than_the_file(copy):
 def test_tombstones_of_any_size_are_not_read(copy):
     file = copy / "tombstones" / "000003.safetensors"
     with file.open("r+b") as handle:
-        handle.truncate(1 << 33)  # a hole
-    table = forging.read(copy)
-    table["tombstones"].update(size=1 << 33, skipped=[[1000, (1 << 33) - 1000]])
-    forging.sign(copy, table)
+        handle.truncate(1 << 26)  # a hole
+    forging.resign(copy, "tombstones/000003.safetensors")
     assert "000003.safetensors: expected at most" in in_child(copy)["open"]
 
 
@@ -414,19 +413,13 @@ def forge_tiers(path: Path, tries: int) -> Counter:
     return counts
 
 
-@pytest.mark.parametrize("recipe", ["cells", "bits"])
-def test_forged_tiers_do_not_crash_a_search(living, tmp_path, recipe):
+@pytest.mark.parametrize("tries", [8, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("recipe", damaging.RECIPES)
+def test_forged_tiers_do_not_crash_a_search(living, tmp_path, recipe, tries):
     shutil.copytree(living(recipe), tmp_path / "copy")
-    counts = forge_tiers(tmp_path / "copy", 24)
+    counts = forge_tiers(tmp_path / "copy", tries)
     print(recipe, dict(counts))  # noqa: T201
     assert counts["search"] > 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("recipe", damaging.RECIPES)
-def test_forged_tiers_do_not_crash_a_search_many_times(living, tmp_path, recipe):
-    shutil.copytree(living(recipe), tmp_path / "copy")
-    print(recipe, dict(forge_tiers(tmp_path / "copy", 300)))  # noqa: T201
 
 
 @pytest.fixture(scope="module")
@@ -447,7 +440,8 @@ def faiss_files(tmp_path_factory):
 def test_every_codec_passes_the_check(faiss_files):
     for codec, file in faiss_files.items():
         for flags in (0, faiss.IO_FLAG_MMAP_IFC):
-            read = codecs.unwrapped(codecs.read_faiss(file, 16, flags))
+            owner = codecs.read_faiss(file, 16, flags)
+            read = codecs.unwrapped(owner)
             assert codec_of(read) == codec
             check_codec(file, read, 16, 1200)
             for dims, rows in ((17, 1200), (16, 1199)):
@@ -470,7 +464,8 @@ def test_other_faiss_indexes_are_none_of_ours(tmp_path):
 def test_rows_in_cells_are_each_there_once(faiss_files, change):
     for codec in (Codec("pq4", 9), Codec("rabitq", 9)):
         file = faiss_files[codec]
-        read = codecs.unwrapped(codecs.read_faiss(file, 16))
+        owner = codecs.read_faiss(file, 16)
+        read = codecs.unwrapped(owner)
         cell = next(cell for cell in range(9) if read.invlists.list_size(cell) > 1)
         ids = faiss.rev_swig_ptr(read.invlists.get_ids(cell), 2)
         ids[0] = {"twice": ids[1], "outside": 1200, "negative": -1}[change]
@@ -571,8 +566,3 @@ def test_nothing_of_an_index_is_pickled(living):
         content = (living("cells") / file).read_bytes()
         assert content[:1] != b"\x80"
         assert file.endswith((".json", ".safetensors", ".faiss", ".duckdb"))
-
-
-def test_errors_are_errors_of_the_package():
-    assert issubclass(IndexDamagedError, RdsearchError)
-    assert generations.FIRST == 1
