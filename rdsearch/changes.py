@@ -234,13 +234,10 @@ def update(
     with drafting(path, "update") as draft:
         for _ in present(numbered(store), draft.catalog):
             pass  # every accession is there
-        accessions = store.accessions
-        carried = draft.catalog.joined(accessions)
-        draft.remove(accessions)
-        content = draft.append(
+        content = draft.replace(
+            store.accessions,
             numbered(store),
             lambda rows: StoreRows(store, rows),
-            carried=carried,
             metadata=metadata,
             progress=progress,
         )
@@ -270,12 +267,10 @@ def _update_metadata(
             for row, record in indexed(draft.catalog, sorted(set(rows.values())))
             if record.accession in rows
         ]
-        carried = draft.catalog.joined(rows)
-        draft.remove(rows)
-        content = draft.append(
+        content = draft.replace(
+            rows,
             iter(proteins),
             lambda chosen: IndexRows(before, chosen),
-            carried=carried,
             metadata=metadata,
             progress=progress,
         )

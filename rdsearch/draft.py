@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -176,6 +176,32 @@ class Draft:
             writer.tier(tier.name, space.prefix(tier.dims), learnt, source, progress)
         self._segments.append(writer.finish(content, [tier.name for tier in manifest.stored]))
         return content
+
+    def replace(
+        self,
+        accessions: Collection[str],
+        pairs: Pairs,
+        vectors: Callable[[NDArray[np.int64]], Vectors],
+        *,
+        metadata: Sequence[str | Path] = (),
+        progress: Progress | None = None,
+    ) -> Content:
+        """Remove proteins and append others of the same accessions, which keep their columns.
+
+        Parameters
+        ----------
+        accessions : collection of str
+            All of them in the index.
+        pairs, vectors, metadata, progress
+            As in `append`.
+
+        Returns
+        -------
+        Content
+        """
+        carried = self.catalog.joined(accessions)
+        self.remove(accessions)
+        return self.append(pairs, vectors, carried=carried, metadata=metadata, progress=progress)
 
     def _doubles(self, writer: SegmentWriter, content: Content) -> dict[Place, Place]:
         """Rows of the new segment whose sequence is shown already, and where."""

@@ -22,7 +22,7 @@ from rdsearch.generations import FIRST, changing, counted, label, now, publish, 
 from rdsearch.index import Index
 from rdsearch.layout import CHAIN, SPACE, codec_file, learnt_file
 from rdsearch.manifest import SCAN, Manifest, SegmentEntry, TierEntry
-from rdsearch.newcomers import Pairs, absent, indexed
+from rdsearch.newcomers import Pairs, absent, check_alike, indexed
 from rdsearch.progress import Progress
 from rdsearch.rowsources import Chained, IndexRows, copied
 from rdsearch.segmentwriter import SegmentWriter, file_entries
@@ -101,8 +101,8 @@ def merge(
 
     Raises
     ------
-    ChainMismatchError
-        Different chains, weights or spaces.
+    ChainMismatchError, WeightsError
+        Different chains or spaces; different weights.
     InputError
         An accession has different sequences in the two.
     IndexExistsError
@@ -254,23 +254,7 @@ def _described(
 
 def _check_alike(a: Index, b: Index) -> None:
     """Refuse what cannot be one index."""
-    expected, found = a.manifest, b.manifest
-    if expected.chain_hash != found.chain_hash:
-        raise ChainMismatchError(
-            f"{a.path} has chain {expected.chain_hash[:12]}, {b.path} has chain "
-            f"{found.chain_hash[:12]}: expected one chain. Build the second again with the first's",
-            expected=expected.chain_hash,
-            found=found.chain_hash,
-        )
-    for name, value in expected.embedding.items():
-        decides = name in ("window", "overlap") or name.startswith("weights ")
-        if decides and found.embedding.get(name, value) != value:
-            raise ChainMismatchError(
-                f"{a.path} was embedded with {name} {value}, {b.path} with "
-                f"{found.embedding[name]}: expected the same. Build the second again",
-                expected=value,
-                found=found.embedding[name],
-            )
+    check_alike(a.path, a.manifest, b.path, b.manifest.chain_hash, b.manifest.embedding)
     ours, theirs = a.space, b.space
     same = ours.kind == theirs.kind and np.array_equal(ours.mean, theirs.mean)
     if same and ours.factor is not None and theirs.factor is not None:

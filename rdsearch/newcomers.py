@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ __all__ = [
     "Pairs",
     "Source",
     "absent",
-    "check_store",
+    "check_alike",
     "embedded",
     "forget",
     "indexed",
@@ -146,7 +146,7 @@ def embedded(
         source = Store.open(Path(source))
     if isinstance(source, Store):
         store = source.applied(own)
-        check_store(store, path, manifest)
+        check_alike(path, manifest, store.path, store.chain_hash, store.signature)
         return store
     # Standard input can be read only once.
     records = list(read_proteins(source)) if source == "-" else None
@@ -174,8 +174,21 @@ def forget(path: Path, purpose: str) -> None:
     shutil.rmtree(_hidden(path, purpose), ignore_errors=True)
 
 
-def check_store(store: Store, path: Path, manifest: Manifest) -> None:
+def check_alike(
+    path: Path, manifest: Manifest, other: Path, chain_hash: str | None, made: Mapping[str, Any]
+) -> None:
     """Refuse vectors that were made otherwise than those of an index.
+
+    Parameters
+    ----------
+    path : Path
+        The index.
+    manifest : Manifest
+    other : Path
+        The store or index that has the vectors.
+    chain_hash : str or None
+    made : mapping
+        The options that they were embedded with.
 
     Raises
     ------
@@ -184,22 +197,21 @@ def check_store(store: Store, path: Path, manifest: Manifest) -> None:
     WeightsError
         Other weights, or sequences cut in another way.
     """
-    if store.chain_hash != manifest.chain_hash:
+    if chain_hash != manifest.chain_hash:
         raise ChainMismatchError(
-            f"{store.path}: its vectors were made with chain {(store.chain_hash or 'none')[:12]}, "
-            f"index {path} with chain {manifest.chain_hash[:12]}. Embed again with the index's "
-            "chain",
+            f"{other}: its vectors were made with chain {(chain_hash or 'none')[:12]}, index "
+            f"{path} with chain {manifest.chain_hash[:12]}. Embed again with the index's chain",
             expected=manifest.chain_hash,
-            found=store.chain_hash,
+            found=chain_hash,
         )
     for name, value in manifest.embedding.items():
         decides = name in ("window", "overlap") or name.startswith("weights ")
-        if decides and store.signature.get(name, value) != value:
+        if decides and made.get(name, value) != value:
             raise WeightsError(
-                f"{store.path}: its vectors were made with {name} {store.signature[name]}, those "
-                f"of index {path} with {value}. Embed again as the index was",
+                f"{other}: its vectors were made with {name} {made[name]}, those of index {path} "
+                f"with {value}. Embed again as the index was",
                 expected=value,
-                found=store.signature[name],
+                found=made[name],
             )
 
 
