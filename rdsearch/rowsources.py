@@ -91,8 +91,7 @@ class IndexRows:
         dims = self.index.entry(tier.removesuffix(SCAN)).dims
         last = self.index.manifest.tiers[-1]
         own = entry is not None and (
-            entry == last
-            or (copied(entry) and (tier not in self.relearnt or entry.codec in FIXED))
+            entry == last or (copied(entry) and (tier not in self.relearnt or entry.codec in FIXED))
         )
         step = _block_rows(dims if own else last.dims)
         for start in range(0, len(self.rows), step):

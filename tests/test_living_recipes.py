@@ -44,6 +44,7 @@ FULL, ALONE = Funnel(NAMES, (10**6, 10**6)), Funnel(NAMES[-1:], ())
 SHORT = Funnel(NAMES, (150, 60))
 # Begins with the scan file, where there is one.
 WIDE = Funnel(NAMES[1:], (10**6,))
+PROMISED = Guarantee(0.9, 0.9, 3, 5, 0.95, "sample", 0)
 
 
 def with_cells(name: str, above: int) -> Recipe:
@@ -187,10 +188,12 @@ def test_compact_with_the_same_codecs_changes_no_final_score(living, compacted, 
 
 def test_segments_scan_the_cells_that_one_index_scans(living, compacted, vectors):
     """All rows of these cells go on: what a shortlist cuts off of equal codes is FAISS's choice."""
-    last = np.arange(len(SHOWN) - 50, len(SHOWN))
-    most, entries = len(SHOWN) - 1, Manifest.read(living).tiers
-    for funnel in (Funnel(NAMES, (most, most), 1), Funnel(NAMES[1:], (most,), 4)):
-        for rows in (None, last, last[:11], np.arange(0, len(SHOWN), 2)):
+    entries, half = Manifest.read(living).tiers, len(SHOWN) // 2
+    # More rows than are in the cells, and fewer than a filter leaves: the funnel is taken.
+    for funnel in (Funnel(NAMES, (450, 450), 1), Funnel(NAMES[1:], (450,), 2)):
+        if entries[0].cells is None:
+            funnel = dataclasses.replace(funnel, shortlists=(len(SHOWN),) * len(funnel.shortlists))
+        for rows in (None, np.arange(half, len(SHOWN)), np.arange(0, len(SHOWN), 2)):
             before, after = (answers(p, vectors[ALL:], funnel, rows) for p in (living, compacted))
             if entries[0].cells is None or entries[-1].codec == "sqfp16":
                 assert before == after
@@ -220,8 +223,10 @@ def test_codecs_that_the_recipe_changes_are_learnt_anew(tmp_path, chain, vectors
     seen = [Manifest.read(path)]
 
     def compact() -> None:
+        publish(path, successor(Manifest.read(path), "tune", guarantee=PROMISED))
         before = {funnel: answers(path, asked, funnel) for funnel in (FULL, WIDE, ALONE)}
         seen.append(merging.compact(path))
+        assert seen[-1].guarantee is None
         assert before == {funnel: answers(path, asked, funnel) for funnel in before}
         assert recall(path, asked, seen[-1].funnel) > 0.5
         rdsearch.verify(path)
@@ -243,11 +248,10 @@ def test_codecs_that_the_recipe_changes_are_learnt_anew(tmp_path, chain, vectors
 
 def test_a_guarantee_is_of_the_codes_it_was_measured_on(living, tmp_path):
     path = shutil.copytree(living, tmp_path / "index")
-    promised = Guarantee(0.9, 0.9, 3, 5, 0.95, "sample", 0)
-    before = successor(Manifest.read(path), "tune", guarantee=promised)
+    before = successor(Manifest.read(path), "tune", guarantee=PROMISED)
     publish(path, before)
     after = merging.compact(path)
-    assert after.guarantee == (promised if all(map(copied, before.stored)) else None)
+    assert after.guarantee == (PROMISED if all(map(copied, before.stored)) else None)
     assert after.funnel == before.funnel
 
 
