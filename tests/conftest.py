@@ -76,3 +76,19 @@ def mini_index(tmp_path_factory, mini_chain, mini_store) -> Path:
     path = tmp_path_factory.mktemp("index") / "mini"
     rdsearch.build(mini_store.path, mini_chain, path, metadata=[samples.METADATA], recipe="exact")
     return path
+
+
+@pytest.fixture(scope="session")
+def living(tmp_path_factory):
+    """Living indexes with tombstones by recipe, made once."""
+    from tests import damaging
+
+    made: dict[str, Path] = {}
+
+    def make(recipe: str) -> Path:
+        if recipe not in made:
+            folder = tmp_path_factory.mktemp("living")
+            made[recipe] = damaging.living_index(folder, recipe, 1560, 0)
+        return made[recipe]
+
+    return make

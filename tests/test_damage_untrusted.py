@@ -15,49 +15,23 @@ from collections import Counter
 from pathlib import Path
 
 import duckdb
-import faiss
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 import rdsearch
-from rdsearch import codecs, faissfile, fileentry
-from rdsearch.codeccheck import check_codec, codec_of
-from rdsearch.codecs import Codec
 from rdsearch.errors import IndexDamagedError, InputError
 from rdsearch.fileentry import FileEntry
 from rdsearch.manifest import Manifest, SegmentEntry, TierEntry
-from rdsearch.space import Space
 from tests import damaging, forging
 
 TIER = "segments/000001/c.faiss"
-
-
-@pytest.fixture(scope="session")
-def living(tmp_path_factory):
-    """Indexes by recipe, made once."""
-    made: dict[str, Path] = {}
-
-    def make(recipe: str) -> Path:
-        if recipe not in made:
-            folder = tmp_path_factory.mktemp("living")
-            made[recipe] = damaging.living_index(folder, recipe, 1560, 0)
-        return made[recipe]
-
-    return make
 
 
 @pytest.fixture
 def copy(living, tmp_path):
     shutil.copytree(living("exact"), tmp_path / "copy")
     return tmp_path / "copy"
-
-
-def in_child(path: Path) -> dict[str, str | None]:
-    """What opening, searching and verifying say, in a process of bounded memory and time."""
-    found = damaging.in_child(lambda: damaging.answers(path))
-    assert found["code"] == 0, found
-    return found["answer"]
 
 
 # --- links, pipes, folders -------------------------------------------------------------------
@@ -113,7 +87,7 @@ def test_nobody_waits_for_a_pipe(copy, monkeypatch, file, kind):
         monkeypatch.chdir((copy / file).parent)  # a socket's name must be short
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(Path(file).name)
-    said = in_child(copy)
+    said = damaging.said(copy)
     assert Path(file).name in said["open"]
     assert "a device, a pipe or a socket" in said["open"]
     assert Path(file).name in said["verify"]
@@ -128,7 +102,7 @@ def test_a_note_of_damage_that_is_no_file_counts(copy, tmp_path, kind):
         os.mkfifo(note)
     else:
         note.mkdir()
-    assert "verify found damage in it" in in_child(copy)["open"]
+    assert "verify found damage in it" in damaging.said(copy)["open"]
     assert not (tmp_path / "absent").exists()
 
 
@@ -203,7 +177,7 @@ def test_segment_names_are_numbers(name):
 def test_claims_are_refused(copy, place, value, found):
     """What opening does not compare with a file is nothing that is made room for."""
     forging.sign(copy, forging.changed(forging.read(copy), place, value))
-    said = in_child(copy)
+    said = damaging.said(copy)
     assert (said["open"] is None) == (found is None)
     assert found is None or found in said["open"]
     assert said["verify"] is not None
@@ -243,7 +217,7 @@ def some_forged(table: dict, n: int) -> list[dict]:
 def test_forged_manifests_do_not_crash_a_search(copy, tries):
     for forged in some_forged(forging.read(copy), tries):
         forging.sign(copy, forged)
-        in_child(copy)
+        damaging.said(copy)
         (copy / "damaged.json").unlink(missing_ok=True)
 
 
@@ -273,7 +247,7 @@ def test_no_json_is_too_odd(content):
 def test_a_manifest_that_is_too_long_is_not_read(copy):
     with (copy / "manifest.json").open("r+b") as file:
         file.truncate(1 << 40)  # a hole
-    assert "found more: this is no manifest" in in_child(copy)["open"]
+    assert "found more: this is no manifest" in damaging.said(copy)["open"]
 
 
 # --- arrays ----------------------------------------------------------------------------------
@@ -291,7 +265,7 @@ def claim(file: Path, length: int) -> None:
 def test_headers_that_claim_more_than_the_file(copy, file, length):
     claim(copy / file, length)
     forging.resign(copy, file)
-    said = in_child(copy)
+    said = damaging.said(copy)
     assert Path(file).name in (said["open"] or said["search"])
     assert Path(file).name in said["verify"]
 
@@ -306,7 +280,7 @@ def test_arrays_that_claim_more_than_the_file(copy):
     text = json.dumps(header).encode()
     file.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
     forging.resign(copy, "space.safetensors")
-    said = in_child(copy)
+    said = damaging.said(copy)
     assert "space.safetensors" in said["search"]
     assert "space.safetensors" in said["verify"]
 
@@ -316,7 +290,7 @@ def test_tombstones_of_any_size_are_not_read(copy):
     with file.open("r+b") as handle:
         handle.truncate(1 << 26)  # a hole
     forging.resign(copy, "tombstones/000003.safetensors")
-    assert "000003.safetensors: expected at most" in in_child(copy)["open"]
+    assert "000003.safetensors: expected at most" in damaging.said(copy)["open"]
 
 
 @pytest.mark.parametrize(
@@ -336,7 +310,7 @@ def test_tombstones_that_do_not_fit(copy, name, values):
     arrays = load_file(file)
     save_file({**arrays, name: np.array(values, dtype=np.int64)}, file)
     forging.resign(copy, "tombstones/000003.safetensors")
-    said = in_child(copy)
+    said = damaging.said(copy)
     assert "000003.safetensors" in said["verify"]
 
 
@@ -358,190 +332,6 @@ def test_verify_compares_tombstones_with_the_catalogs(copy):
         file.write_bytes(whole)
 
 
-# --- FAISS -----------------------------------------------------------------------------------
-
-NUMBERS = (-1, 0, 1, 10**6, 2**20, 2**31 - 1, -(2**31), 2**40, 2**63 - 1)
-
-
-def fields_of(file: Path) -> list[tuple[int, int]]:
-    """Where a FAISS file has single numbers: start and length."""
-    found, position = [], 0
-
-    def write(block: bytes) -> None:
-        nonlocal position
-        if len(block) <= 8:
-            found.append((position, len(block)))
-        position += len(block)
-
-    faiss.write_index(faiss.read_index(str(file)), faiss.PyCallbackIOWriter(write, 1 << 20))
-    assert position == file.stat().st_size
-    return found
-
-
-def forged_faiss(whole: bytes, fields: list[tuple[int, int]], rng: random.Random) -> bytes:
-    """Another number in one of the fields, or up to three bits."""
-    content = bytearray(whole)
-    if rng.random() < 0.5:
-        start, length = rng.choice(fields)
-        number = rng.choice(NUMBERS).to_bytes(16, "little", signed=True)
-        content[start : start + length] = number[:length]
-    for _ in range(rng.randrange(4)):
-        start, length = rng.choice(fields)
-        content[start + rng.randrange(length)] ^= 1 << rng.randrange(8)
-    return bytes(content)
-
-
-def forge_tiers(path: Path, tries: int) -> Counter:
-    """Forge the tiers of an index in turn, and open, search and verify it."""
-    counts: Counter = Counter()
-    rng = random.Random(0)
-    files = sorted(str(file.relative_to(path)) for file in (path / "segments").glob("*/*.faiss"))
-    fields = {file: fields_of(path / file) for file in files}
-    for number in range(tries):
-        file = files[number % len(files)]
-        whole = (path / file).read_bytes()
-        (path / file).write_bytes(forged_faiss(whole, fields[file], rng))
-        forging.resign(path, file)
-        said = in_child(path)
-        for stage in ("open", "search", "verify"):
-            assert said[stage] is None or Path(file).name in said[stage], said
-        answer = next((stage for stage in ("open", "search", "verify") if said[stage]), "nothing")
-        counts[answer] += 1
-        (path / file).write_bytes(whole)
-        (path / "damaged.json").unlink(missing_ok=True)
-        forging.resign(path, file)
-    return counts
-
-
-@pytest.mark.parametrize("tries", [8, pytest.param(200, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("recipe", damaging.RECIPES)
-def test_forged_tiers_do_not_crash_a_search(living, tmp_path, recipe, tries):
-    shutil.copytree(living(recipe), tmp_path / "copy")
-    counts = forge_tiers(tmp_path / "copy", tries)
-    print(recipe, dict(counts))  # noqa: T201
-    assert counts["search"] > 0
-
-
-@pytest.fixture(scope="module")
-def faiss_files(tmp_path_factory):
-    """A tier file of each codec, with and without cells."""
-    folder = tmp_path_factory.mktemp("faiss")
-    rows = np.random.default_rng(0).standard_normal((1200, 16)).astype(np.float32)
-    space = Space("standardised", rows.mean(0).astype(np.float64), np.eye(16, dtype=np.float32))
-    made = {}
-    for codec in [*map(Codec, codecs.CODECS), Codec("pq4", 9), Codec("rabitq", 9)]:
-        index = space.wrap(codecs.learn(codec, space, rows))
-        index.add(rows)
-        made[codec] = folder / f"{codec}.faiss"
-        codecs.save_faiss(index, made[codec])
-    return made
-
-
-def test_every_codec_passes_the_check(faiss_files):
-    for codec, file in faiss_files.items():
-        for flags in (0, faiss.IO_FLAG_MMAP_IFC):
-            owner = codecs.read_faiss(file, 16, flags)
-            read = codecs.unwrapped(owner)
-            assert codec_of(read) == codec
-            check_codec(file, read, 16, 1200)
-            for dims, rows in ((17, 1200), (16, 1199)):
-                with pytest.raises(IndexDamagedError, match=r"\.faiss: .* expected"):
-                    check_codec(file, read, dims, rows)
-
-
-def test_other_faiss_indexes_are_none_of_ours(tmp_path):
-    for index in (
-        faiss.IndexHNSWFlat(16, 8),
-        faiss.IndexFlatL2(16),
-        faiss.IndexScalarQuantizer(16, faiss.ScalarQuantizer.QT_4bit, faiss.METRIC_INNER_PRODUCT),
-        faiss.IndexIDMap(faiss.IndexFlatIP(16)),
-    ):
-        with pytest.raises(IndexDamagedError, match="expected"):
-            check_codec(tmp_path / "x", index, 16, 0)
-
-
-@pytest.mark.parametrize("change", ["twice", "outside", "negative"])
-def test_rows_in_cells_are_each_there_once(faiss_files, change):
-    for codec in (Codec("pq4", 9), Codec("rabitq", 9)):
-        file = faiss_files[codec]
-        owner = codecs.read_faiss(file, 16)
-        read = codecs.unwrapped(owner)
-        cell = next(cell for cell in range(9) if read.invlists.list_size(cell) > 1)
-        ids = faiss.rev_swig_ptr(read.invlists.get_ids(cell), 2)
-        ids[0] = {"twice": ids[1], "outside": 1200, "negative": -1}[change]
-        with pytest.raises(IndexDamagedError, match="expected"):
-            check_codec(file, read, 16, 1200)
-
-
-def test_the_layout_of_files_without_cells_is_known(faiss_files):
-    """Between the arrays is everything that says what they are, and it is what FAISS writes."""
-    for codec, file in faiss_files.items():
-        found = faissfile.arrays(file)
-        if codec.cells or codec.name == "pq4":
-            assert found is None
-            continue
-        numbers = {
-            byte for start, length in fields_of(file) for byte in range(start, start + length)
-        }
-        arrays = {byte for start, stop in found for byte in range(start, stop)}
-        assert numbers | arrays == set(range(file.stat().st_size))
-        assert not numbers & arrays
-
-
-def test_a_layout_that_does_not_end_with_the_file_is_not_known(faiss_files, tmp_path):
-    whole = faiss_files[Codec("sq8")].read_bytes()
-    for content in (whole + b"\0", whole[:-1], whole[:10], b"", b"IxPT", whole[4:]):
-        (tmp_path / "x").write_bytes(content)
-        assert faissfile.arrays(tmp_path / "x") is None
-
-
-def test_an_array_that_ends_after_the_file_is_not_mapped(faiss_files, tmp_path):
-    """FAISS 1.15 would read on behind the end of the mapping."""
-    content = bytearray(faiss_files[Codec("rabitq")].read_bytes())
-    centre = faissfile.arrays(faiss_files[Codec("rabitq")])[-1][0]
-    content[centre - 8] += 1
-    (tmp_path / "x.faiss").write_bytes(content)
-    found = damaging.in_child(
-        lambda: damaging.said(
-            lambda: codecs.read_faiss(tmp_path / "x.faiss", 16, faiss.IO_FLAG_MMAP_IFC)
-        )
-    )
-    assert found["code"] == 0
-    assert "x.faiss: FAISS cannot read it" in found["answer"]
-
-
-def test_limits_on_faiss_are_put_back(faiss_files, tmp_path):
-    before = faiss.get_deserialization_vector_byte_limit(), faiss.get_deserialization_loop_limit()
-    (tmp_path / "x").write_bytes(b"IxPTnonsense")
-    with pytest.raises(IndexDamagedError):
-        codecs.read_faiss(tmp_path / "x", 16)
-    codecs.read_faiss(faiss_files[Codec("pq4", 9)], 16)
-    after = faiss.get_deserialization_vector_byte_limit(), faiss.get_deserialization_loop_limit()
-    assert before == after
-
-
-def test_the_quick_check_reads_all_but_the_arrays(faiss_files, tmp_path, monkeypatch):
-    monkeypatch.setattr(fileentry, "_QUICK_BYTES", 600)
-    for codec in map(Codec, ("flat", "sqfp16", "sq8", "rabitq4", "rabitq")):
-        file = tmp_path / "x.faiss"
-        whole = faiss_files[codec].read_bytes()
-        file.write_bytes(whole)
-        entry = FileEntry.of(tmp_path, file.name)
-        entry.check(tmp_path)
-        for start, length in fields_of(faiss_files[codec]):
-            changed = bytearray(whole)
-            changed[start + length // 2] ^= 4
-            file.write_bytes(changed)
-            with pytest.raises(IndexDamagedError, match="its headers"):
-                entry.check(tmp_path)
-        changed = bytearray(whole)
-        changed[entry.skipped[-1][0] + 1000] ^= 4
-        file.write_bytes(changed)
-        entry.check(tmp_path)
-        with pytest.raises(IndexDamagedError, match="SHA-256"):
-            entry.check(tmp_path, full=True)
-
-
 # --- catalogs --------------------------------------------------------------------------------
 
 
@@ -556,7 +346,7 @@ def test_a_catalog_cannot_read_other_files(copy, tmp_path, table):
             f"CREATE VIEW {table} AS SELECT * FROM read_csv('{tmp_path / 'secret.csv'}')"
         )
     forging.resign(copy, file)
-    said = in_child(copy)
+    said = damaging.said(copy)
     assert "catalog.duckdb" in (said["open"] or said["search"])
     assert "secret" not in str(said).replace("secret.csv", "")
 
