@@ -276,7 +276,7 @@ if __name__ == "__main__":
     main()
 
 
-def said(path: Path) -> dict[str, str | None]:
+def said_in_child(path: Path) -> dict[str, str | None]:
     """What opening, searching and verifying say, in a process of bounded memory and time."""
     found = in_child(lambda: answers(path))
     assert found["code"] == 0, found

@@ -1,7 +1,7 @@
 """What the fuzz tests share: how long they try, mutations of valid input, and a process to crash.
 
 In the ordinary suite each property is tried with one fixed seed, so that a change seldom turns red
-what it did not touch. ``RDSEARCH_FUZZ_SECONDS=10 pytest tests/test_fuzz*.py`` tries each with new
+what it did not touch. ``RDSEARCH_FUZZ_SECONDS=4 pytest tests/test_fuzz*.py`` tries each with new
 seeds for so many seconds; a failure logs its seed, and ``RDSEARCH_FUZZ_SEED=…`` repeats it.
 
 ``python -m tests.fuzzing KIND`` is the process in which input meets C++ that it might kill.

@@ -87,7 +87,7 @@ def test_nobody_waits_for_a_pipe(copy, monkeypatch, file, kind):
         monkeypatch.chdir((copy / file).parent)  # a socket's name must be short
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(Path(file).name)
-    said = damaging.said(copy)
+    said = damaging.said_in_child(copy)
     assert Path(file).name in said["open"]
     assert "a device, a pipe or a socket" in said["open"]
     assert Path(file).name in said["verify"]
@@ -102,7 +102,7 @@ def test_a_note_of_damage_that_is_no_file_counts(copy, tmp_path, kind):
         os.mkfifo(note)
     else:
         note.mkdir()
-    assert "verify found damage in it" in damaging.said(copy)["open"]
+    assert "verify found damage in it" in damaging.said_in_child(copy)["open"]
     assert not (tmp_path / "absent").exists()
 
 
@@ -177,7 +177,7 @@ def test_segment_names_are_numbers(name):
 def test_claims_are_refused(copy, place, value, found):
     """What opening does not compare with a file is nothing that is made room for."""
     forging.sign(copy, forging.changed(forging.read(copy), place, value))
-    said = damaging.said(copy)
+    said = damaging.said_in_child(copy)
     assert (said["open"] is None) == (found is None)
     assert found is None or found in said["open"]
     assert said["verify"] is not None
@@ -217,7 +217,7 @@ def some_forged(table: dict, n: int) -> list[dict]:
 def test_forged_manifests_do_not_crash_a_search(copy, tries):
     for forged in some_forged(forging.read(copy), tries):
         forging.sign(copy, forged)
-        damaging.said(copy)
+        damaging.said_in_child(copy)
         (copy / "damaged.json").unlink(missing_ok=True)
 
 
@@ -247,7 +247,7 @@ def test_no_json_is_too_odd(content):
 def test_a_manifest_that_is_too_long_is_not_read(copy):
     with (copy / "manifest.json").open("r+b") as file:
         file.truncate(1 << 40)  # a hole
-    assert "found more: this is no manifest" in damaging.said(copy)["open"]
+    assert "found more: this is no manifest" in damaging.said_in_child(copy)["open"]
 
 
 # --- arrays ----------------------------------------------------------------------------------
@@ -265,7 +265,7 @@ def claim(file: Path, length: int) -> None:
 def test_headers_that_claim_more_than_the_file(copy, file, length):
     claim(copy / file, length)
     forging.resign(copy, file)
-    said = damaging.said(copy)
+    said = damaging.said_in_child(copy)
     assert Path(file).name in (said["open"] or said["search"])
     assert Path(file).name in said["verify"]
 
@@ -280,7 +280,7 @@ def test_arrays_that_claim_more_than_the_file(copy):
     text = json.dumps(header).encode()
     file.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
     forging.resign(copy, "space.safetensors")
-    said = damaging.said(copy)
+    said = damaging.said_in_child(copy)
     assert "space.safetensors" in said["search"]
     assert "space.safetensors" in said["verify"]
 
@@ -290,7 +290,7 @@ def test_tombstones_of_any_size_are_not_read(copy):
     with file.open("r+b") as handle:
         handle.truncate(1 << 26)  # a hole
     forging.resign(copy, "tombstones/000003.safetensors")
-    assert "000003.safetensors: expected at most" in damaging.said(copy)["open"]
+    assert "000003.safetensors: expected at most" in damaging.said_in_child(copy)["open"]
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_tombstones_that_do_not_fit(copy, name, values):
     arrays = load_file(file)
     save_file({**arrays, name: np.array(values, dtype=np.int64)}, file)
     forging.resign(copy, "tombstones/000003.safetensors")
-    said = damaging.said(copy)
+    said = damaging.said_in_child(copy)
     assert "000003.safetensors" in said["verify"]
 
 
@@ -346,7 +346,7 @@ def test_a_catalog_cannot_read_other_files(copy, tmp_path, table):
             f"CREATE VIEW {table} AS SELECT * FROM read_csv('{tmp_path / 'secret.csv'}')"
         )
     forging.resign(copy, file)
-    said = damaging.said(copy)
+    said = damaging.said_in_child(copy)
     assert "catalog.duckdb" in (said["open"] or said["search"])
     assert "secret" not in str(said).replace("secret.csv", "")
 

@@ -68,7 +68,7 @@ def read(raw: bytes, unique: bool = True) -> tuple[list[fasta.Record], FastaErro
         st.binary(max_size=200),
     ),
     st.booleans(),
-    examples=300,
+    examples=200,
 )
 def test_any_fasta(raw, unique):
     records, _ = read(raw, unique)
