@@ -1,6 +1,7 @@
 # make demo    from nothing to ranked homologs, offline after the install
 # make test    install what is missing, run every test
 # make check   ruff and mypy
+# make fuzz    a few seconds of new random input for every reader
 # make clean   remove what the others made
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 DATA   := rdsearch/data/sample
 DEMO   := build/demo
 
-.PHONY: demo test test-fast check clean
+.PHONY: demo test test-fast fuzz check clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +37,10 @@ test: $(VENV)/installed-dev
 
 test-fast: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m 'not slow and not parity'
+
+# New random input each time; the ordinary tests take the same every time.
+fuzz: $(VENV)/installed-dev
+	RDSEARCH_FUZZ_SECONDS=4 $(BIN)/python -m pytest tests/test_fuzz*.py
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

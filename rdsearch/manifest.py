@@ -44,6 +44,8 @@ _LARGEST = 64 << 20
 _MOST_DIMS = 16_384
 _MOST_ROWS = 1 << 62
 
+_SHOWN = 300
+
 # What an entry that is missing or of another kind leads to.
 _UNFIT = (LookupError, TypeError, ValueError, ArithmeticError, RecursionError, InputError)
 
@@ -265,7 +267,9 @@ class Manifest:
                 raise damaged("it is not written as what has its own checksum is")
             return manifest
         except _UNFIT as error:
-            raise damaged(f"an entry is missing or wrong ({error})") from error
+            reason = str(error)
+            shown = reason if len(reason) <= _SHOWN else f"{reason[:_SHOWN]}…"
+            raise damaged(f"an entry is missing or wrong ({shown})") from error
 
     @classmethod
     def read(cls, folder: Path, name: str = MANIFEST) -> Manifest:
