@@ -96,7 +96,7 @@ def test_the_whole_path(small, tmp_path):
     assert facts["columns"]["weight"] == "BIGINT"
 
     out, _ = run("verify", target)
-    assert out.count("ok ") == 8
+    assert out.count("ok ") == 13
     broken = target / "segments" / "000001" / "1.2M.faiss"
     content = bytearray(broken.read_bytes())
     content[len(content) // 2] ^= 1
