@@ -19,11 +19,6 @@ from rdsearch.fileentry import FileEntry
 from rdsearch.space import Space
 from tests import damaging, forging
 
-TIER = "segments/000001/c.faiss"
-
-
-# --- FAISS -----------------------------------------------------------------------------------
-
 NUMBERS = (-1, 0, 1, 10**6, 2**20, 2**31 - 1, -(2**31), 2**40, 2**63 - 1)
 
 
@@ -84,6 +79,24 @@ def test_forged_tiers_do_not_crash_a_search(living, tmp_path, recipe, tries):
     counts = forge_tiers(tmp_path / "copy", tries)
     print(recipe, dict(counts))  # noqa: T201
     assert counts["search"] > 0
+
+
+@pytest.mark.parametrize("recipe", ["cells", "bits"])
+def test_a_search_follows_no_row_that_is_not_there(living, tmp_path, recipe):
+    shutil.copytree(living(recipe), tmp_path / "copy")
+    name = "segments/000001/a.faiss"
+    file = tmp_path / "copy" / name
+    owner = codecs.read_faiss(file, 4)
+    lists = codecs.unwrapped(owner).invlists
+    rows = faiss.rev_swig_ptr(lists.get_ids(0), lists.list_size(0)).tobytes()
+    whole = file.read_bytes()
+    assert whole.count(rows) == 1
+    file.write_bytes(whole.replace(rows, (10**12).to_bytes(8, "little") + rows[8:]))
+    forging.resign(tmp_path / "copy", name)
+    said = damaging.said_in_child(tmp_path / "copy")
+    assert said["open"] is None
+    assert "a.faiss: rows: expected 0 to" in said["search"]
+    assert said["verify"] == said["search"]
 
 
 @pytest.fixture(scope="module")

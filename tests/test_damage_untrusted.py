@@ -322,7 +322,7 @@ def test_verify_compares_tombstones_with_the_catalogs(copy):
     for name, column in (("doubles", 1), ("doubles", 3), ("hidden/000001", None)):
         forged = {key: array.copy() for key, array in arrays.items()}
         if column is None:
-            forged[name][0] -= 1  # shown without a protein, and the row before hidden with one
+            forged[name][-1] += 1  # shown without a protein, and the row after hidden with one
         else:
             forged[name][:, column] = forged[name][::-1, column]
         save_file(forged, file)

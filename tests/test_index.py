@@ -342,7 +342,7 @@ def test_a_swapped_catalog_has_its_own_message(copy, mini_chain, proteins_file, 
 
 def test_a_foreign_chain_has_its_own_message(copy, mini_chain):
     mini_chain.upto("1.2M").save(copy / "chain.safetensors")
-    for check in (rdsearch.verify, rdsearch.open):
+    for check in (rdsearch.open, rdsearch.verify):
         with pytest.raises(ChainMismatchError, match="the index was built with chain"):
             check(copy)
 
