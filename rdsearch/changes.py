@@ -188,8 +188,8 @@ def update(
 ) -> Change:
     """Replace sequences or metadata of proteins that are in an index.
 
-    Their columns stay as they are, but for those of a new header or of the tables, where these
-    have a value.
+    Columns that tables brought stay, but where a new table has a value. A new header replaces all
+    that the old one said; a table's column still comes before the header's.
 
     Parameters
     ----------

@@ -181,4 +181,4 @@ def test_few_changes_equal_one_build():
 
 @pytest.mark.slow
 def test_many_changes_equal_one_build():
-    walk(12, 20)
+    walk(5, 15)
