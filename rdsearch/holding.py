@@ -6,13 +6,14 @@ import logging
 import os
 from pathlib import Path
 
-from rdsearch.errors import IndexDamagedError
+from rdsearch.errors import IndexDamagedError, RdsearchError
 from rdsearch.fileentry import locate
 from rdsearch.generations import generation_file
+from rdsearch.layout import check_chain, check_files
 from rdsearch.locks import Hold, hold
-from rdsearch.manifest import Manifest
+from rdsearch.manifest import MANIFEST, Manifest
 
-__all__ = ["ATTEMPTS", "published", "swapped"]
+__all__ = ["ATTEMPTS", "check_quickly", "published", "swapped"]
 
 #: Generations that come while one is being opened, before that is given up.
 ATTEMPTS = 100
@@ -56,6 +57,40 @@ def published(path: Path) -> tuple[Manifest, Hold | None]:
             if Manifest.read(path) == manifest:
                 raise
     raise IndexDamagedError(f"{path}: it changes faster than it can be opened", path=path)
+
+
+def check_quickly(path: Path, manifest: Manifest) -> None:
+    """Compare a manifest with the files, as far as that takes next to no time.
+
+    Parameters
+    ----------
+    path : Path
+        The index.
+    manifest : Manifest
+        The published one.
+
+    Raises
+    ------
+    IndexDamagedError
+        A file does not fit; or the manifest, where it is another index's.
+    ChainError, ChainMismatchError
+        The chain file is none, or another's.
+    """
+    check_files(path, manifest)
+    try:
+        for file in manifest.all_files():
+            locate(path, file.path)
+        check_chain(path, manifest)
+        for file in manifest.all_files():
+            file.check(path)
+    except RdsearchError as error:
+        if not swapped(path, manifest):
+            raise
+        raise IndexDamagedError(
+            f"{path / MANIFEST}: it does not fit the other files, and is not the manifest that "
+            f"generations/ has of generation {manifest.generation}. Restore it ({error})",
+            path=path / MANIFEST,
+        ) from error
 
 
 def swapped(path: Path, manifest: Manifest) -> bool:

@@ -7,12 +7,11 @@ from pathlib import Path
 
 from rdsearch import damage, verification
 from rdsearch.catalogs import Catalogs
-from rdsearch.errors import IndexDamagedError, RdsearchError
-from rdsearch.fileentry import locate
-from rdsearch.holding import ATTEMPTS, published, swapped
-from rdsearch.layout import check_chain, check_files, load_tombstones, open_catalog
+from rdsearch.errors import IndexDamagedError
+from rdsearch.holding import ATTEMPTS, check_quickly, published
+from rdsearch.layout import load_tombstones, open_catalog
 from rdsearch.locks import Hold
-from rdsearch.manifest import MANIFEST, Manifest
+from rdsearch.manifest import Manifest
 from rdsearch.rowmap import RowMap
 from rdsearch.tombstones import Tombstones
 
@@ -104,19 +103,5 @@ def _checked(path: Path, manifest: Manifest, *, full: bool) -> Tombstones:
     if full:
         verification.verify_generation(path, manifest)
     damage.refuse(path)
-    check_files(path, manifest)
-    try:
-        for file in manifest.all_files():
-            locate(path, file.path)
-        check_chain(path, manifest)
-        for file in manifest.all_files():
-            file.check(path)
-    except RdsearchError as error:
-        if not swapped(path, manifest):
-            raise
-        raise IndexDamagedError(
-            f"{path / MANIFEST}: it does not fit the other files, and is not the manifest that "
-            f"generations/ has of generation {manifest.generation}. Restore it ({error})",
-            path=path / MANIFEST,
-        ) from error
+    check_quickly(path, manifest)
     return load_tombstones(path, manifest)

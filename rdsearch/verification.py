@@ -30,7 +30,7 @@ from rdsearch.errors import (
 )
 from rdsearch.fileentry import FileEntry, locate
 from rdsearch.generations import generation_file
-from rdsearch.holding import published
+from rdsearch.holding import check_quickly, published, swapped
 from rdsearch.layout import (
     CATALOG,
     CHAIN,
@@ -163,7 +163,7 @@ def _noted(path: Path, manifest: Manifest) -> Iterator[Check]:
 
 
 def _checks(path: Path, manifest: Manifest) -> Iterator[Check]:
-    first = _checked(MANIFEST, partial(check_files, path, manifest))
+    first = _checked(MANIFEST, partial(_check_manifest, path, manifest))
     yield first
     if first.error is not None:
         return
@@ -184,6 +184,12 @@ def _checked(file: str, check: Callable[[], object]) -> Check:
     except RdsearchError as error:
         return Check(file, error)
     return Check(file, None)
+
+
+def _check_manifest(path: Path, manifest: Manifest) -> None:
+    check_files(path, manifest)
+    if swapped(path, manifest):
+        check_quickly(path, manifest)
 
 
 def _generations(path: Path, current: int) -> list[int]:
