@@ -20,7 +20,7 @@ from typing import Any
 
 import rdsearch
 from rdsearch import durable, locks
-from rdsearch.errors import IndexDamagedError, InputError
+from rdsearch.errors import IndexDamagedError, IndexMissingError, InputError
 from rdsearch.manifest import MANIFEST, Manifest
 from rdsearch.writing import named_errors, sweep_beside
 
@@ -361,8 +361,8 @@ def _read(path: Path, number: int) -> Manifest | None:
     """The manifest of an earlier generation; None where it is not there or not sound."""
     file = generation_file(path, number)
     try:
-        found = Manifest.from_bytes(file.read_bytes(), file)
-    except (OSError, IndexDamagedError) as error:
+        found = Manifest.read(path, str(file.relative_to(path)))
+    except (IndexMissingError, IndexDamagedError) as error:
         _LOGGER.warning("generation %d is left out: %s", number, error)
         return None
     return found
