@@ -33,10 +33,10 @@ demo: $(VENV)/installed
 	$(BIN)/rdsearch search indexes/demo $(DATA)/queries.fasta -k 5
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m 'not slow and not parity'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not parity'
 
 # New random input each time; the ordinary tests take the same every time.
 fuzz: $(VENV)/installed-dev

@@ -17,9 +17,11 @@ import importlib
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
@@ -270,8 +272,14 @@ def settle(change: str, trial: Path, made: Path) -> dict[str, Any]:
 
 
 def attempt(change: str, trial: Path, made: Path, user: int | None = None) -> dict[str, Any]:
-    """Make a change that may be refused; the named error's kind and message."""
+    """Make a change that may be refused; the named error's kind and message.
+
+    A user may have no right to the folder that Python is installed in: what the change imports
+    is imported by a rehearsal.
+    """
     if user is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            run(change, Path(shutil.copytree(trial, Path(folder) / "trial")), made)
         os.setgid(user)
         os.setuid(user)
     try:
