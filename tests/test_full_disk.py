@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from tests.killing import CHANGES, Server, changed_index
-from tests.stored import tmpfs
+from tests.stored import open_to_all, tmpfs
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 NOBODY = 65534
@@ -125,8 +125,8 @@ def test_a_read_only_disk(tmp_path, server, made, settled, change):
 @every_change("add", "gc")
 def test_a_missing_permission(tmp_path, server, made, settled, change, closed):
     """The whole index is another's, or one folder in it."""
-    for parent in (tmp_path, *tmp_path.parents[:2], made.parent, made):
-        parent.chmod(0o755)
+    open_to_all(tmp_path)
+    open_to_all(made)
     trial = shutil.copytree(made / "trial", tmp_path / "trial")
     if closed != "index":
         for path in (tmp_path, trial, *trial.rglob("*")):

@@ -21,6 +21,7 @@ import pytest
 from rdsearch import locks
 from rdsearch.errors import IndexLockedError, IndexWriteError, StoreError
 from rdsearch.locks import LOCK, claim, held, hold, writing
+from tests.stored import open_to_all
 
 ROOT = Path(__file__).parents[1]
 
@@ -215,8 +216,7 @@ def as_nobody(code: str, *arguments: object) -> str:
 
 
 def test_a_missing_permission_is_named(tmp_path):
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o755)
+    open_to_all(tmp_path)
     said = as_nobody(
         """
 try:
@@ -232,8 +232,7 @@ except locks.IndexWriteError as error:
 
 
 def test_a_file_that_is_only_readable_can_be_held_and_claimed(tmp_path):
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o755)
+    open_to_all(tmp_path)
     (tmp_path / "a").write_text("text")
     code = """
 with locks.hold(Path(sys.argv[1])):
