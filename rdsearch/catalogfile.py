@@ -173,6 +173,33 @@ class CatalogFile:
             for sequence, key in lines:
                 yield hashlib.sha256(sequence.encode()).digest(), key
 
+    def lowest_keys(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+        """The rows whose sequences have the lowest keys: the same sample wherever they are kept.
+
+        A key is a part of the sequence's SHA-256, so that the lowest are a uniform draw.
+
+        Parameters
+        ----------
+        count : int
+
+        Returns
+        -------
+        rows : ndarray, shape (at most count,), int64
+        keys : ndarray of uint64
+            Rising.
+        """
+        table = self._arrow('SELECT "row", key FROM rows ORDER BY key, "row" LIMIT $1', [count])
+        rows, keys = (table.column(name).to_numpy() for name in ("row", "key"))
+        return rows.astype(np.int64), keys.astype(np.uint64)
+
+    def residues(self, without: NDArray[np.int64]) -> int:
+        """Residues of all sequences but those of these rows."""
+        ((total,),) = self._query(
+            'SELECT coalesce(sum(length), 0) FROM rows WHERE "row" NOT IN (SELECT unnest($1))',
+            [without.tolist()],
+        )
+        return int(total)
+
     def check(self) -> None:
         """Read every table and compare it with the others; removed accessions count.
 

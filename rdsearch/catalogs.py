@@ -136,6 +136,12 @@ class Catalogs:
         for catalog in self.catalogs:
             catalog.close()
 
+    @property
+    def n_residues(self) -> int:
+        """Residues of all rows."""
+        pairs = zip(self.catalogs, self.rowmap.hidden, strict=True)
+        return sum(catalog.residues(hidden) for catalog, hidden in pairs)
+
     def proteins(self, rows: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
         """Every protein behind each row, by segment and in the order in which they were added.
 

@@ -16,6 +16,7 @@ from tabulate import tabulate
 
 from rdsearch import (
     __version__,
+    cli_calibrate,
     cli_change,
     cli_evaluate,
     cli_rerank,
@@ -323,7 +324,7 @@ def info(index: Path, as_json: bool) -> None:
     import rdsearch
 
     with rdsearch.open(index) as opened:
-        facts = opened.info()
+        facts, calibration = opened.info(), opened.manifest.calibration
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
@@ -336,6 +337,10 @@ def info(index: Path, as_json: bool) -> None:
         facts["guarantee"] = "none; rdsearch tune gives one"
     else:
         facts["guarantee"] = str(Guarantee(**facts["guarantee"]))
+    if facts["calibration"] is None:
+        facts["calibration"] = "none; rdsearch calibrate gives one"
+    else:
+        facts["calibration"] = str(calibration)
     click.echo(tabulate(facts.items(), tablefmt="plain", disable_numparse=True))
     click.echo()
     click.echo(tabulate(tiers, headers="keys"))
@@ -369,6 +374,7 @@ for command in (
     cli_search.search,
     cli_rerank.rerank,
     cli_tune.tune,
+    cli_calibrate.calibrate,
     cli_evaluate.evaluate,
     *cli_change.COMMANDS,
     cli_tools.weights,

@@ -1,4 +1,4 @@
-"""The commands that measure an index: recall, and sensitivity to homologs."""
+"""The commands that measure an index: recall, sensitivity to homologs, e-values."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rdsearch.cli_options import (
     EMBEDDING,
     EXISTING,
     FASTA,
+    LABELS,
     OUTPUT,
     PROGRESS,
     say,
@@ -37,6 +38,18 @@ def _shortlists(
     return [value for value in found if value is not None]
 
 
+_JSON = click.option(
+    "--json",
+    "as_json",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=str),
+    metavar="FILE|-",
+    help="Write everything as JSON; - prints it in place of the table.",
+)
+
+_PLOT = click.option(
+    "--plot", type=OUTPUT, metavar="FILE", help="Draw a plot: .png or .svg (needs matplotlib)."
+)
+
 _FUNNELS = (
     click.option(
         "--funnel",
@@ -49,16 +62,8 @@ _FUNNELS = (
     click.option(
         "--to-tier", metavar="TIER", help="Where the funnels given end. [default: the last]"
     ),
-    click.option(
-        "--json",
-        "as_json",
-        type=click.Path(dir_okay=False, allow_dash=True, path_type=str),
-        metavar="FILE|-",
-        help="Write everything as JSON; - prints it in place of the table.",
-    ),
-    click.option(
-        "--plot", type=OUTPUT, metavar="FILE", help="Draw a plot: .png or .svg (needs matplotlib)."
-    ),
+    _JSON,
+    _PLOT,
 )
 
 
@@ -70,12 +75,13 @@ def _measuring(command: Any) -> Any:
 
 @click.group()
 def evaluate() -> None:
-    """Measure an index: recall against exhaustive search, and homologs found.
+    """Measure an index: recall, homologs found, and whether its e-values hold.
 
     \b
     Examples:
       rdsearch evaluate recall   indexes/mine queries.fasta
       rdsearch evaluate homologs indexes/scope scope.tsv.gz --plot sensitivity.png
+      rdsearch evaluate calibration indexes/scope scope.tsv.gz --plot calibration.png
     """
 
 
@@ -168,10 +174,7 @@ def _recall_line(result: FunnelRecall) -> Sequence[Any]:
 @evaluate.command("homologs")
 @click.argument("index", type=OUTPUT)
 @click.argument("labels", type=EXISTING)
-@click.option(
-    "--id-column", metavar="NAME", help="Column of accessions. [default: sid or accession]"
-)
-@click.option("--label-column", metavar="NAME", help="Column of labels. [default: sccs or label]")
+@LABELS
 @_measuring
 @PROGRESS
 def evaluate_homologs(
@@ -235,6 +238,79 @@ def evaluate_homologs(
     if plot is not None:
         plots.sensitivity_by_tier(measured, plot)
         say(f"{plot}: sensitivity by tier", quiet=quiet)
+
+
+@evaluate.command("calibration")
+@click.argument("index", type=OUTPUT)
+@click.argument("labels", type=EXISTING)
+@LABELS
+@click.option(
+    "--tier", "tiers", multiple=True, metavar="TIER", help="Only this tier; can be given again."
+)
+@click.option(
+    "--decoys",
+    is_flag=True,
+    help="Search for shuffled and for reversed sequences too; they are embedded.",
+)
+@click.option("--sample", type=click.IntRange(1), help="Draw so many queries. [default: all]")
+@click.option("--seed", default=0, show_default=True, help="Of the draw and the shuffling.")
+@_JSON
+@_PLOT
+@EMBEDDING
+@PROGRESS
+def evaluate_calibration(
+    index: Path,
+    labels: Path,
+    id_column: str | None,
+    label_column: str | None,
+    tiers: tuple[str, ...],
+    decoys: bool,
+    sample: int | None,
+    seed: int,
+    as_json: str | None,
+    plot: Path | None,
+    threads: int | None,
+    quiet: bool,
+    **embedding: Any,
+) -> None:
+    """Whether the e-values of INDEX hold: false positives observed against those expected.
+
+    LABELS is a table as for evaluate homologs. A false positive is a protein of another fold. A
+    ratio of 1 at an e-value of 0.1 says that a query has 0.1 false positives, on average, with
+    this e-value or a lower one; above 1 there are more than the e-values say.
+
+    \b
+    Example:
+      rdsearch evaluate calibration indexes/scope scope.tsv.gz --decoys --plot calibration.png
+    """
+    import rdsearch
+    from rdsearch import labels as label_files
+    from rdsearch import plots, reliability
+
+    if plot is not None:
+        plots.check(plot)
+    read = label_files.read(labels, id_column, label_column)
+    with working(threads, quiet) as progress, rdsearch.open(index, **embedding) as opened:
+        labelled = label_files.join(opened.catalog, read)
+        measured = list(
+            reliability.measure(
+                opened,
+                labelled,
+                tiers or None,
+                tuple(reliability.DECOYS) if decoys else (),
+                sample=sample,
+                seed=seed,
+                progress=progress,
+            )
+        )
+        facts = {**_facts(opened), "results": [result.as_dict() for result in measured]}
+    lines = [(one.tier, one.kind, f"{one.queries:,}", *one.ratios) for one in measured]
+    headers = ("tier", "queries", "n", *(f"E = {level:g}" for level in reliability.LEVELS))
+    table = tabulate(lines, headers=headers, floatfmt=".2f", disable_numparse=[0, 1, 2])
+    _report(f"observed / expected false positives\n\n{table}", facts, as_json)
+    if plot is not None:
+        plots.false_positives_by_evalue(measured, plot)
+        say(f"{plot}: false positives by e-value", quiet=quiet)
 
 
 def _level_table(level: str, measured: Iterable[Measured]) -> str:

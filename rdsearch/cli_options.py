@@ -18,16 +18,19 @@ __all__ = [
     "EMBEDDING",
     "EXISTING",
     "FASTA",
-    "FORMAT",
+    "LABELS",
     "OUTPUT",
     "PROGRESS",
     "QUERY",
+    "RESULTS",
     "WINDOWS",
     "family_option",
+    "format_option",
     "members_option",
     "names",
     "say",
     "shortlists",
+    "together",
     "vectors_given",
     "working",
 ]
@@ -39,13 +42,13 @@ OUTPUT = click.Path(path_type=Path)
 QUERY = click.Path(exists=True, allow_dash=True, path_type=str)
 
 
-def _together(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def together(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Several click options as one decorator."""
     return lambda command: reduce(lambda done, add: add(done), reversed(decorators), command)
 
 
 #: How sequences are embedded; the names are those of `rdsearch.embed.Embedder`.
-EMBEDDING = _together(
+EMBEDDING = together(
     click.option(
         "--weights",
         type=EXISTING,
@@ -78,7 +81,7 @@ EMBEDDING = _together(
     ),
 )
 
-WINDOWS = _together(
+WINDOWS = together(
     click.option(
         "--window",
         type=click.IntRange(1, 1022),
@@ -91,16 +94,57 @@ WINDOWS = _together(
     ),
 )
 
-FORMAT = click.option(
-    "--format",
-    "format_",
-    type=click.Choice(["table", "tsv", "jsonl"]),
-    default="table",
-    show_default=True,
-    help="table to read; tsv and jsonl with every column.",
+#: Where a table of labels has what is needed.
+LABELS = together(
+    click.option(
+        "--id-column", metavar="NAME", help="Column of accessions. [default: sid or accession]"
+    ),
+    click.option(
+        "--label-column", metavar="NAME", help="Column of labels. [default: sccs or label]"
+    ),
 )
 
-PROGRESS = _together(
+
+def names(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
+    """``8M,650M`` as a list."""
+    return None if value is None else [name.strip() for name in value.split(",") if name.strip()]
+
+
+#: Formats of results, as `rdsearch.outputs.FORMATS` has them; those that need an alignment last.
+_FORMATS = ("table", "tsv", "csv", "jsonl", "parquet", "html", "fasta", "m8", "a3m")
+
+
+def format_option(*left_out: str) -> Callable[[Any], Any]:
+    """``--format``, without those that the command cannot give."""
+    return click.option(
+        "--format",
+        "format_",
+        type=click.Choice([name for name in _FORMATS if name not in left_out]),
+        default="table",
+        show_default=True,
+        help="table to read; the others for programs, or (html) for a report.",
+    )
+
+
+#: Where results go, and what of them.
+RESULTS = together(
+    click.option(
+        "-o",
+        "--output",
+        type=click.Path(allow_dash=True, path_type=str),
+        default="-",
+        help="File for the results; for a3m of several queries a folder. [default: - (stdout)]",
+    ),
+    click.option(
+        "--columns",
+        "chosen",
+        callback=names,
+        metavar="NAME,…",
+        help="Columns of tsv, csv, jsonl and parquet. [default: all]",
+    ),
+)
+
+PROGRESS = together(
     click.option("--threads", type=click.IntRange(1), help="CPU threads. [default: all]"),
     click.option("--quiet", is_flag=True, help="No progress and no notes, only errors."),
 )
@@ -132,11 +176,6 @@ def say(text: str, *, quiet: bool = False) -> None:
     """A closing line, on standard error."""
     if not quiet:
         click.echo(text, err=True)
-
-
-def names(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
-    """``8M,650M`` as a list."""
-    return None if value is None else [name.strip() for name in value.split(",") if name.strip()]
 
 
 def shortlists(

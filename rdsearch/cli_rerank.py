@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from rdsearch.cli_options import EMBEDDING, FASTA, FORMAT, OUTPUT, PROGRESS, QUERY, say, working
+from rdsearch.cli_options import (
+    EMBEDDING,
+    FASTA,
+    OUTPUT,
+    PROGRESS,
+    QUERY,
+    RESULTS,
+    format_option,
+    say,
+    working,
+)
 
 __all__ = ["rerank"]
 
@@ -30,7 +39,8 @@ __all__ = ["rerank"]
     type=click.Choice(["list", "tsv", "blast"]),
     help="blast: query and target are the first two columns. [default: by the first line]",
 )
-@FORMAT
+@format_option("html", "fasta", "m8", "a3m")
+@RESULTS
 @EMBEDDING
 @PROGRESS
 def rerank(
@@ -42,6 +52,8 @@ def rerank(
     sequences: str | None,
     kind: str | None,
     format_: str,
+    output: str,
+    chosen: list[str] | None,
     threads: int | None,
     quiet: bool,
     **embedding: Any,
@@ -60,23 +72,25 @@ def rerank(
     if [query, candidates, sequences].count("-") > 1:
         raise click.UsageError("only one of QUERY, CANDIDATES and --sequences can be -")
     import rdsearch
-    from rdsearch import hits
+    from rdsearch import outputs
     from rdsearch import rerank as reranking
 
     with (
         working(threads, quiet) as progress,
         rdsearch.open(index, **embedding) as opened,
     ):
-        chosen = tier or opened.default_funnel.tiers[-1]
+        scored_at = tier or opened.default_funnel.tiers[-1]
+        columns = reranking.columns(opened, scored_at)
+        columns = columns if chosen is None else outputs.chosen(columns, chosen)
         results, report = reranking.rerank(
             opened,
             query,
             candidates,
-            chosen,
+            scored_at,
             sequences=sequences,
             k=k,
             kind=kind,
             progress=progress,
         )
-        hits.write(results, sys.stdout, format_, reranking.columns(opened, chosen))
+        outputs.write(results, output, format_, columns, types=opened.columns)
     say(str(report), quiet=quiet)

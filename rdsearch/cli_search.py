@@ -2,68 +2,116 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from tabulate import tabulate
 
+from rdsearch.calibration import EVALUES
 from rdsearch.cli_options import (
     EMBEDDING,
     FASTA,
-    FORMAT,
     OUTPUT,
     PROGRESS,
     QUERY,
+    RESULTS,
+    format_option,
     say,
     shortlists,
+    together,
     working,
 )
+from rdsearch.errors import InputError
 
 if TYPE_CHECKING:
+    from rdsearch.aligner import Aligner
+    from rdsearch.details import Details
     from rdsearch.fasta import Record
+    from rdsearch.funnel import Funnel
+    from rdsearch.index import Index
     from rdsearch.searcher import Step
 
 __all__ = ["search"]
+
+_PLAN = together(
+    click.option("--from-tier", metavar="TIER", help="Begin here. [default: the index's funnel]"),
+    click.option("--to-tier", metavar="TIER", help="Stop here: wider members are never loaded."),
+    click.option(
+        "--shortlist",
+        callback=shortlists,
+        metavar="N|TIER:N,…",
+        help="Rows passed on, for every tier before the last or for the tiers named.",
+    ),
+    click.option(
+        "--nprobe",
+        type=click.IntRange(1),
+        help="Cells of the first tier that are scanned, where it has cells.",
+    ),
+)
+
+_FILTERS = together(
+    click.option(
+        "--where",
+        metavar="EXPRESSION",
+        help="Only proteins for which this SQL expression over the index's columns is true.",
+    ),
+    click.option("--ids", type=FASTA, help="Only the accessions in this file, one a line."),
+    click.option("--taxon", type=int, help="Only proteins of this NCBI taxon."),
+    click.option("--exclude-self", is_flag=True, help="Leave the query out of its own hits."),
+)
+
+_MEANING = together(
+    click.option("--evalue", type=float, help="Only hits with this e-value or a lower one."),
+    click.option(
+        "--dbsize",
+        type=click.IntRange(1),
+        help="Rows that e-values count with. [default: those that are searched]",
+    ),
+    click.option("--no-evalues", is_flag=True, help="Leave e-values out, which saves time."),
+    click.option(
+        "--fdr",
+        type=float,
+        help="Only hits above the score that the index is calibrated to for this false discovery "
+        "rate (rdsearch calibrate).",
+    ),
+    click.option("--fnr", type=float, help="The same for a false negative rate."),
+    click.option("--trace", is_flag=True, help="Score and rank of every hit at every tier."),
+)
+
+_ALIGNMENT = together(
+    click.option("--align", is_flag=True, help="Align each hit with its query."),
+    click.option(
+        "--rerank",
+        type=click.Choice(["align"]),
+        help="Align the best 100 hits, or -k, and order them by their alignments.",
+    ),
+    click.option("--matrix", help="Substitution matrix of the alignment. [default: BLOSUM62]"),
+    click.option(
+        "--gap-open", type=int, help="Cost of a gap besides its residues. [default: the matrix's]"
+    ),
+    click.option(
+        "--gap-extend", type=int, help="Cost of each residue in a gap. [default: the matrix's]"
+    ),
+)
 
 
 @click.command()
 @click.argument("index", type=OUTPUT)
 @click.argument("query", type=QUERY)
-@click.option("-k", type=click.IntRange(1), help="Hits a query. [default: 10]")
-@click.option("--from-tier", metavar="TIER", help="Begin here. [default: the index's funnel]")
-@click.option("--to-tier", metavar="TIER", help="Stop here: wider members are never loaded.")
-@click.option(
-    "--shortlist",
-    callback=shortlists,
-    metavar="N|TIER:N,…",
-    help="Rows passed on, for every tier before the last or for the tiers named.",
-)
-@click.option(
-    "--nprobe",
-    type=click.IntRange(1),
-    help="Cells of the first tier that are scanned, where it has cells.",
-)
-@click.option(
-    "--where",
-    metavar="EXPRESSION",
-    help="Only proteins for which this SQL expression over the index's columns is true.",
-)
-@click.option(
-    "--ids",
-    type=FASTA,
-    help="Only the accessions in this file, one a line.",
-)
-@click.option("--taxon", type=int, help="Only proteins of this NCBI taxon.")
-@click.option("--exclude-self", is_flag=True, help="Leave the query out of its own hits.")
+@click.option("-k", type=click.IntRange(1), help="Hits a query. [default: 10; with a cut 500]")
+@_PLAN
+@_FILTERS
+@_MEANING
+@_ALIGNMENT
 @click.option("--in-memory", is_flag=True, help="Read the tiers into memory before searching.")
 @click.option(
     "--explain",
     is_flag=True,
     help="Print on standard error what each tier did: rows, bytes, time.",
 )
-@FORMAT
+@format_option()
+@RESULTS
 @EMBEDDING
 @PROGRESS
 def search(
@@ -78,9 +126,22 @@ def search(
     ids: str | None,
     taxon: int | None,
     exclude_self: bool,
+    evalue: float | None,
+    dbsize: int | None,
+    no_evalues: bool,
+    fdr: float | None,
+    fnr: float | None,
+    trace: bool,
+    align: bool,
+    rerank: str | None,
+    matrix: str | None,
+    gap_open: int | None,
+    gap_extend: int | None,
     in_memory: bool,
     explain: bool,
     format_: str,
+    output: str,
+    chosen: list[str] | None,
     threads: int | None,
     quiet: bool,
     **embedding: Any,
@@ -88,17 +149,36 @@ def search(
     """Search INDEX for homologs of the proteins in QUERY.
 
     QUERY is FASTA (- reads standard input), or a store of rdsearch embed made with the index's
-    chain.
+    chain. An e-value counts unrelated proteins of the index that score as high by chance. The
+    alignment has an e-value of its own, in the column alignment_evalue.
 
     \b
     Examples:
       rdsearch search indexes/mine query.fasta -k 20 --format tsv > hits.tsv
+      rdsearch search indexes/mine query.fasta --evalue 1e-3 --align --format html -o report.html
       rdsearch search indexes/mine - --to-tier 150M --shortlist 8M:2000 < query.fasta
       rdsearch search indexes/mine query.fasta --where "length < 400 AND organism LIKE 'Homo%'"
     """
     import rdsearch
-    from rdsearch import filters, hits
+    from rdsearch import details as detailed
+    from rdsearch import filters, outputs
 
+    needs = outputs.FORMATS[format_]
+    align = align or rerank is not None or needs.needs_alignment
+    given = (matrix, gap_open, gap_extend)
+    if not align and any(one is not None for one in given):
+        raise click.UsageError("--matrix, --gap-open and --gap-extend need --align")
+    details = detailed.wanted(
+        evalues=not no_evalues,
+        evalue=evalue,
+        dbsize=dbsize,
+        fdr=fdr,
+        fnr=fnr,
+        trace=trace or format_ == "html",
+        align=_aligner(*given, threads) if align or format_ == "html" else False,
+        realign=rerank is not None,
+        sequences=needs.needs_sequences,
+    )
     with (
         working(threads, quiet) as progress,
         rdsearch.open(index, in_memory=in_memory, **embedding) as opened,
@@ -110,6 +190,9 @@ def search(
             "probes": nprobe,
         }
         funnel = opened.plan(**plan)
+        columns = opened.hit_columns(funnel, details)
+        if chosen is not None:
+            columns = outputs.chosen(columns, chosen)
         found = opened.search(
             query,
             k,
@@ -118,13 +201,77 @@ def search(
             ids=None if ids is None else filters.read_ids(ids),
             taxon=taxon,
             exclude_self=exclude_self,
+            details=details,
             explain=_explain if explain else None,
             progress=progress,
         )
-        hits.write(found, sys.stdout, format_, opened.hit_columns(funnel))
-        guarantee = opened.manifest.guarantee
-        if guarantee is not None and funnel == opened.default_funnel:
-            say(f"funnel {funnel}: {guarantee}", quiet=quiet)
+        notes = _notes(opened, funnel, details)
+        run = _run(opened, funnel, details, notes) if format_ == "html" else None
+        outputs.write(found, output, format_, columns, types=opened.columns, run=run)
+        for note in notes:
+            say(note, quiet=quiet)
+
+
+def _aligner(
+    matrix: str | None, gap_open: int | None, gap_extend: int | None, threads: int | None
+) -> Aligner:
+    """The aligner that was asked for; gap costs that were not are usual for the matrix."""
+    from rdsearch import aligner, karlin
+
+    name = (matrix or aligner.MATRIX).upper()
+    if name not in karlin.MATRICES:
+        raise InputError(f"there is no matrix {name}; choose from {', '.join(karlin.MATRICES)}")
+    usual = karlin.recommended(name)
+    return aligner.Aligner(
+        name,
+        usual[0] if gap_open is None else gap_open,
+        usual[1] if gap_extend is None else gap_extend,
+        threads=threads or 1,
+    )
+
+
+def _notes(index: Index, funnel: Funnel, details: Details) -> list[str]:
+    """What a reader of the results has to know."""
+    notes = []
+    if details.evalues and index.significance.reason is not None:
+        notes.append(f"no e-values: {index.significance.reason}")
+    calibration = index.manifest.calibration
+    doubt = None if calibration is None else calibration.notes(index.manifest)
+    if doubt is not None and (details.fdr is not None or details.fnr is not None):
+        notes.append(doubt)
+    guarantee = index.manifest.guarantee
+    if guarantee is not None and funnel == index.default_funnel:
+        notes.append(f"funnel {funnel}: {guarantee}")
+    return notes
+
+
+def _run(index: Index, funnel: Funnel, details: Details, notes: list[str]) -> Any:
+    """What a report says of the search."""
+    from rdsearch import outputs
+
+    context = click.get_current_context()
+    settings = {"funnel": str(funnel)}
+    for name, value in context.params.items():
+        source = context.get_parameter_source(name)
+        if source is click.core.ParameterSource.COMMANDLINE and name not in ("output", "format_"):
+            settings[name.replace("_", "-")] = str(value)
+    aligner = details.aligner
+    if aligner is not None:
+        settings["alignment"] = (
+            f"{aligner.matrix}, gaps {aligner.gap_open} and {aligner.gap_extend}"
+        )
+    calibration, points = index.manifest.calibration, []
+    if calibration is not None and calibration.covers(funnel.tiers[-1]):
+        observed = calibration.at(funnel.tiers[-1]).false_positives
+        points = list(zip(EVALUES, observed, strict=False))
+    return outputs.Run(
+        settings=settings,
+        index=index.info(),
+        notes=notes,
+        calibration=points,
+        threshold=None if calibration is None else str(calibration),
+        matrix="BLOSUM62" if aligner is None else aligner.matrix,
+    )
 
 
 def _explain(query: Record, steps: list[Step]) -> None:

@@ -9,6 +9,7 @@ from rdsearch.layout import tier_file
 from rdsearch.manifest import Manifest
 
 if TYPE_CHECKING:
+    from rdsearch.calibration import Calibration
     from rdsearch.index import Index
 
 __all__ = ["describe"]
@@ -26,10 +27,11 @@ def describe(index: Index) -> dict[str, Any]:
     Returns
     -------
     dict
-        What JSON can hold. ``guarantee`` is None until `rdsearch tune` gave one.
+        What JSON can hold. ``guarantee`` and ``calibration`` are None until `rdsearch tune` and
+        `rdsearch calibrate` gave one.
     """
     manifest = index.manifest
-    guarantee = manifest.guarantee
+    guarantee, calibration = manifest.guarantee, manifest.calibration
     return {
         "path": str(index.path),
         "generation": manifest.generation,
@@ -46,6 +48,7 @@ def describe(index: Index) -> dict[str, Any]:
         "recipe": manifest.recipe.name,
         "funnel": str(manifest.funnel),
         "guarantee": None if guarantee is None else asdict(guarantee),
+        "calibration": None if calibration is None else _summary(calibration),
         "tiers": [
             {
                 "name": tier.name,
@@ -70,6 +73,15 @@ def describe(index: Index) -> dict[str, Any]:
         "bytes": sum(file.size for file in manifest.all_files()),
         "embedding": manifest.embedding,
     }
+
+
+def _summary(calibration: Calibration) -> dict[str, Any]:
+    """A calibration without the curves of its tiers."""
+    facts = calibration.as_dict()
+    for tier in facts["tiers"]:
+        for curve in ("scores", "probabilities", "false_positives"):
+            del tier[curve]
+    return facts
 
 
 def _tier_bytes(manifest: Manifest, name: str) -> int:

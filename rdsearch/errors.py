@@ -130,3 +130,7 @@ class DependencyError(RdsearchError):
 
 class TuningError(RdsearchError):
     """No funnel can be certified (attributes ``needed``, ``found``), or the index was changed."""
+
+
+class CalibrationError(RdsearchError):
+    """An index is not calibrated as it was asked for, or no score can be certified."""

@@ -1,24 +1,47 @@
-"""Results: typed hits, and the formats they are printed in."""
+"""Results: typed hits, and the columns they have; `rdsearch.outputs` writes them."""
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
-from tabulate import tabulate
-
+from rdsearch.alignment import ALIGNMENT_COLUMNS, Alignment
 from rdsearch.fasta import Record
 
-__all__ = ["FORMATS", "Hit", "QueryHits", "assemble", "columns", "write"]
+__all__ = [
+    "RESULT_COLUMNS",
+    "Hit",
+    "QueryHits",
+    "TierScore",
+    "assemble",
+    "columns",
+]
 
-# A protein name longer than this is shortened in the table, and only there.
-_TABLE_TEXT = 40
+#: Columns of a result that are not the catalog's; those of the tiers begin with score_ and rank_.
+RESULT_COLUMNS = ("query", "rank", "score", "evalue", "probability", "tiers", *ALIGNMENT_COLUMNS)
 
 # Catalog columns that a hit carries as attributes of its own.
 _OWN = ("accession", "length", "protein_name", "organism", "row")
+
+
+@dataclass(frozen=True, slots=True)
+class TierScore:
+    """How a hit stands at one tier.
+
+    Attributes
+    ----------
+    tier : str
+    score : float
+        Cosine at this tier.
+    rank : int or None
+        Its place in an exhaustive search at this tier, 1 the best; None where that was not asked
+        for, or where it lies beyond the rows that a trace looks at.
+    """
+
+    tier: str
+    score: float
+    rank: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +70,17 @@ class Hit:
         Every accession of this sequence.
     columns : dict
         All other columns of the catalog for `accession`.
+    evalue : float or None
+        Rows of the index, unrelated to the query, expected by chance with this score or a better
+        one. None where it was not asked for, or where the index has too few rows to tell.
+    probability : float or None
+        Of homology, where the index is calibrated at the funnel's last tier.
+    alignment : Alignment or None
+        With the query, where it was asked for.
+    sequence : str or None
+        Of the target, where an alignment or the format needs it.
+    tiers : tuple of TierScore
+        Coarse to fine: those of the funnel, or every one where the search was traced.
     """
 
     query: str
@@ -60,21 +94,38 @@ class Hit:
     organism: str | None
     accessions: tuple[str, ...]
     columns: dict[str, Any] = field(default_factory=dict)
+    evalue: float | None = None
+    probability: float | None = None
+    alignment: Alignment | None = None
+    sequence: str | None = None
+    tiers: tuple[TierScore, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """One flat mapping: what JSON lines and TSV print."""
-        return {
+        """One flat mapping: what JSON lines and TSV print, in the order of `columns`.
+
+        Columns of the catalog that are called as one of the result's own are here as
+        ``metadata_NAME``.
+        """
+        own: dict[str, Any] = {
             "query": self.query,
             "rank": self.rank,
             "accession": self.accession,
             "score": self.score,
-            **{f"score_{tier}": score for tier, score in self.scores.items()},
+            "evalue": self.evalue,
+            "probability": self.probability,
+            **{f"score_{one.tier}": one.score for one in self.tiers},
+        }
+        own |= {f"score_{tier}": score for tier, score in self.scores.items()}
+        own |= {f"rank_{one.tier}": one.rank for one in self.tiers if one.rank is not None}
+        if self.alignment is not None:
+            own |= self.alignment.as_dict()
+        own |= {
             "protein_name": self.protein_name,
             "organism": self.organism,
             "length": self.length,
             "accessions": list(self.accessions),
-            **self.columns,
         }
+        return own | {_told_apart(name): value for name, value in self.columns.items()}
 
 
 class QueryHits(NamedTuple):
@@ -84,95 +135,40 @@ class QueryHits(NamedTuple):
     hits: list[Hit]
 
 
-def _rounded(value: Any) -> Any:
-    """Scores carry float32 precision; more digits are noise."""
-    return round(value, 6) if isinstance(value, float) else value
+def _told_apart(name: str) -> str:
+    """A catalog column's name in a result, where one name means one thing."""
+    own = name in RESULT_COLUMNS or name.startswith(("score_", "rank_"))
+    return f"metadata_{name}" if own else name
 
 
-def _json(results: Iterable[QueryHits], out: TextIO, _: Sequence[str]) -> None:
-    for _query, hits in results:
-        for hit in hits:
-            line = {name: _rounded(value) for name, value in hit.as_dict().items()}
-            out.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, list):
-        return ";".join(value)
-    return "" if value is None else _rounded(value)
-
-
-def _tsv(results: Iterable[QueryHits], out: TextIO, columns: Sequence[str]) -> None:
-    writer = csv.writer(out, delimiter="\t", lineterminator="\n")
-    writer.writerow(columns)
-    for _, hits in results:
-        for hit in hits:
-            line = hit.as_dict()
-            writer.writerow([_cell(line[name]) for name in columns])
-
-
-def _short(text: str | None) -> str:
-    text = text or ""
-    return text if len(text) <= _TABLE_TEXT else text[: _TABLE_TEXT - 1] + "…"
-
-
-def _table(results: Iterable[QueryHits], out: TextIO, columns: Sequence[str]) -> None:
-    for query, hits in results:
-        lines: list[Mapping[str, Any]] = [
-            {
-                "query": hit.query,
-                "rank": hit.rank,
-                "accession": hit.accession,
-                "protein name": _short(hit.protein_name),
-                "organism": _short(hit.organism),
-                **hit.scores,
-            }
-            for hit in hits
-        ]
-        out.write(f"{query.id}: {query.protein_name or query.description}\n")
-        out.write(tabulate(lines, headers="keys", floatfmt=".3f", tablefmt="simple"))
-        out.write("\n\n")
-
-
-#: Format name to writer.
-FORMATS: dict[str, Callable[[Iterable[QueryHits], TextIO, Sequence[str]], None]] = {
-    "table": _table,
-    "tsv": _tsv,
-    "jsonl": _json,
-}
-
-
-def columns(tiers: Iterable[str], catalog: Iterable[str]) -> list[str]:
+def columns(
+    tiers: Iterable[str],
+    catalog: Iterable[str],
+    *,
+    evalue: bool = False,
+    probability: bool = False,
+    traced: bool = False,
+    aligned: bool = False,
+) -> list[str]:
     """Column names of a hit, in the order of `Hit.as_dict`.
 
     Parameters
     ----------
     tiers : iterable of str
-        The funnel's tiers.
+        The funnel's tiers, or those of the trace.
     catalog : iterable of str
         Columns of the catalog.
+    evalue, probability, traced, aligned : bool, optional
+        What the hits carry besides.
     """
-    leading = ["query", "rank", "accession", "score", *(f"score_{tier}" for tier in tiers)]
+    tiers = list(tiers)
+    leading = ["query", "rank", "accession", "score"]
+    leading += ["evalue"] * evalue + ["probability"] * probability
+    leading += [f"score_{tier}" for tier in tiers]
+    leading += [f"rank_{tier}" for tier in tiers] * traced
+    leading += list(ALIGNMENT_COLUMNS) * aligned
     leading += ["protein_name", "organism", "length", "accessions"]
-    return leading + [name for name in catalog if name not in _OWN]
-
-
-def write(results: Iterable[QueryHits], out: TextIO, format: str, columns: Sequence[str]) -> None:
-    """Print results as they come.
-
-    Parameters
-    ----------
-    results : iterable of QueryHits
-        From ``index.search``.
-    out : text file
-        Usually standard output.
-    format : str
-        ``table`` for reading, ``tsv`` (header line, then a line a hit), or ``jsonl`` (an object a
-        hit).
-    columns : sequence of str
-        Columns of the TSV, from ``index.hit_columns``.
-    """
-    FORMATS[format](results, out, columns)
+    return leading + [_told_apart(name) for name in catalog if name not in _OWN]
 
 
 def assemble(
@@ -180,6 +176,10 @@ def assemble(
     rows: Sequence[int],
     scores: Iterable[Mapping[str, float]],
     proteins: Mapping[int, Sequence[Mapping[str, Any]]],
+    *,
+    evalues: Sequence[float] | None = None,
+    probabilities: Sequence[float] | None = None,
+    tiers: Sequence[tuple[TierScore, ...]] | None = None,
 ) -> Iterator[Hit]:
     """Join ranked rows with their catalog entries.
 
@@ -192,13 +192,16 @@ def assemble(
         Tier to cosine for each row; the last tier decides.
     proteins : mapping
         ``catalog.proteins(rows)``.
+    evalues, probabilities, tiers : sequence, optional
+        One for each row.
     """
-    for rank, (row, by_tier) in enumerate(zip(rows, scores, strict=True), start=1):
+    for place, (row, by_tier) in enumerate(zip(rows, scores, strict=True)):
         entries = proteins[row]
         first = entries[0]
+        stands = tuple(TierScore(tier, score) for tier, score in by_tier.items())
         yield Hit(
             query=query.id,
-            rank=rank,
+            rank=place + 1,
             accession=first["accession"],
             score=list(by_tier.values())[-1],
             scores=dict(by_tier),
@@ -208,4 +211,7 @@ def assemble(
             organism=first["organism"],
             accessions=tuple(entry["accession"] for entry in entries),
             columns={name: value for name, value in first.items() if name not in _OWN},
+            evalue=None if evalues is None else evalues[place],
+            probability=None if probabilities is None else probabilities[place],
+            tiers=stands if tiers is None else tiers[place],
         )

@@ -18,23 +18,27 @@ from numpy.typing import NDArray
 from rdsearch.candidates import CandidateSource
 from rdsearch.chain import Chain
 from rdsearch.description import describe
+from rdsearch.details import CUT_HITS, Details, wanted
 from rdsearch.errors import InputError
 from rdsearch.fasta import Record
 from rdsearch.filters import allowed_rows
+from rdsearch.finding import find
 from rdsearch.funnel import Funnel, plan
-from rdsearch.hits import Hit, QueryHits, assemble
-from rdsearch.hits import columns as hit_columns
+from rdsearch.hits import QueryHits
 from rdsearch.layout import load_chain
 from rdsearch.opening import QUICK
-from rdsearch.queries import Queries, QueryEmbedder, hits_wanted, own_rows
+from rdsearch.queries import Queries, QueryEmbedder, hits_wanted
 from rdsearch.reader import Reader
 from rdsearch.rerank import Reranking, rerank
-from rdsearch.searcher import Ranking, Step
+from rdsearch.searcher import Step
 
 if TYPE_CHECKING:
     from rdsearch.progress import Progress
 
 __all__ = ["Index", "Queries", "open"]
+
+# The arguments of `Index.plan`.
+_PLAN = ("from_tier", "to_tier", "shortlists", "probes")
 
 
 class Index(Reader):
@@ -90,9 +94,11 @@ class Index(Reader):
         """The funnel of a search that says nothing else."""
         return self.manifest.funnel
 
-    def hit_columns(self, funnel: Funnel | None = None) -> list[str]:
+    def hit_columns(
+        self, funnel: Funnel | None = None, details: Details | None = None
+    ) -> list[str]:
         """Column names of this index's hits, as ``Hit.as_dict()`` orders them."""
-        return hit_columns((funnel or self.default_funnel).tiers, self.catalog.columns)
+        return (details or Details()).columns(self, funnel or self.default_funnel)
 
     def info(self) -> dict[str, Any]:
         """What the index is, for people and programs; see `rdsearch.description.describe`."""
@@ -140,9 +146,10 @@ class Index(Reader):
         ids: Iterable[str] | None = None,
         taxon: int | None = None,
         exclude_self: bool = False,
+        details: Details | None = None,
         explain: Callable[[Record, list[Step]], None] | None = None,
         progress: Progress | None = None,
-        **planned: Any,
+        **options: Any,
     ) -> Iterator[QueryHits]:
         """Find homologs of proteins.
 
@@ -152,7 +159,8 @@ class Index(Reader):
             A FASTA file (``"-"``: standard input), a store of proteins that are embedded
             already, or records.
         k : int, optional
-            Hits for each query at most; 10, or the rows of a smaller index.
+            Hits for each query at most; 10, or 500 where `evalue`, `fdr` or `fnr` is to cut, or
+            the rows of a smaller index.
         funnel : Funnel, optional
             The whole plan; or say what differs from the default with the arguments of `plan`:
             `from_tier`, `to_tier`, `shortlists`, `probes`.
@@ -165,6 +173,10 @@ class Index(Reader):
         exclude_self : bool, optional
             Leave the query out of its own hits: the protein with its accession, else the one
             with its sequence.
+        details : Details, optional
+            What the hits are to carry and which pass; or the arguments of
+            `rdsearch.details.wanted`: `evalues`, `evalue`, `dbsize`, `fdr`, `fnr`, `trace`,
+            `align`, `realign`, `sequences`.
         explain : callable, optional
             Called with each query and what each tier did for it.
         progress : Progress, optional
@@ -179,21 +191,30 @@ class Index(Reader):
         ------
         FastaError, InputError
             Bad queries or options; options are checked before the first query is read.
+        CalibrationError
+            The index is not calibrated to the `fdr` or `fnr`.
         ChainMismatchError
             The store of queries was made with another chain.
         WeightsError
             A member's weights are not there.
         """
+        planned = {name: options.pop(name) for name in _PLAN if name in options}
         if funnel is not None and planned:
             raise InputError(f"give a funnel, or {', '.join(planned)}, not both")
+        if details is not None and options:
+            raise InputError(f"give details, or {', '.join(options)}, not both")
+        details = details or wanted(**options)
         asked = funnel is not None or planned.get("shortlists") is not None
         funnel = funnel or self.plan(**planned)
+        details.check(self, funnel.tiers[-1])
+        if k is None and details.cuts:
+            k = min(CUT_HITS, self.n_rows, *(funnel.shortlists if asked else ()))
         k = hits_wanted(k, self.n_rows, funnel if asked else None)
         rows = allowed_rows(self.catalog, where=where, ids=ids, taxon=taxon)
         batches = self.batches(queries, funnel.tiers[-1], progress)
         now = self.snapshot()
         return chain.from_iterable(
-            now._found(records, vectors, k, funnel, rows, exclude_self, explain)
+            find(now, records, vectors, k, funnel, rows, exclude_self, details, explain)
             for records, vectors in batches
         )
 
@@ -243,6 +264,7 @@ class Index(Reader):
         *,
         rows: NDArray[np.int64] | None = None,
         exclude_self: bool = False,
+        details: Details | None = None,
         explain: Callable[[Record, list[Step]], None] | None = None,
     ) -> list[QueryHits]:
         """Find homologs of rd embeddings that are at hand already.
@@ -260,50 +282,17 @@ class Index(Reader):
             The rows that may be found.
         exclude_self, explain : optional
             As in `search`.
+        details : Details, optional
+            What the hits are to carry; e-values where it is not given.
 
         Returns
         -------
         list of QueryHits
         """
         k = hits_wanted(k, self.n_rows, funnel)
-        funnel = funnel or self.default_funnel
-        return self._found(queries, vectors, k, funnel, rows, exclude_self, explain)
-
-    def _found(
-        self,
-        queries: Sequence[Record],
-        vectors: NDArray[np.float32],
-        k: int,
-        funnel: Funnel,
-        rows: NDArray[np.int64] | None,
-        exclude_self: bool,
-        explain: Callable[[Record, list[Step]], None] | None,
-    ) -> list[QueryHits]:
-        if len(queries) != len(vectors):
-            raise InputError(f"{len(queries)} queries need as many vectors; found {len(vectors)}")
-        exclude = own_rows(self.catalog, queries) if exclude_self else None
-        rankings = self.rank(vectors, k, funnel, rows=rows, exclude=exclude, trace=True)
-        if explain is not None:
-            for query, steps in zip(queries, self.explain(vectors, k, funnel, rows), strict=True):
-                explain(query, steps)
-        return self._described(queries, rankings, funnel.tiers)
-
-    def _described(
-        self, queries: Sequence[Record], rankings: Sequence[Ranking], tiers: Sequence[str]
-    ) -> list[QueryHits]:
-        """Rankings with their catalog entries."""
-        proteins = self.catalog.proteins(
-            sorted({int(row) for ranking in rankings for row in ranking.rows})
-        )
-        results = []
-        for query, ranking in zip(queries, rankings, strict=True):
-            scores = (
-                {tier: float(score) for tier, score in zip(tiers, line, strict=True)}
-                for line in ranking.scores
-            )
-            hits: list[Hit] = list(assemble(query, ranking.rows.tolist(), scores, proteins))
-            results.append(QueryHits(query, hits))
-        return results
+        funnel, details = funnel or self.default_funnel, details or Details()
+        details.check(self, funnel.tiers[-1])
+        return find(self, queries, vectors, k, funnel, rows, exclude_self, details, explain)
 
 
 def open(

@@ -54,6 +54,11 @@ class JoinedTier:
         """Rows that the index shows."""
         return self.rowmap.n_rows
 
+    @property
+    def linear(self) -> bool:
+        """See `rdsearch.tiers.Tier.linear`."""
+        return self.parts[0].linear
+
     def scores(self, queries: _Scores, rows: Sequence[_Rows]) -> list[_Scores]:
         """Score chosen rows; see `rdsearch.tiers.Tier.scores`."""
         found = [np.empty(len(chosen), dtype=np.float32) for chosen in rows]

@@ -123,13 +123,30 @@ class LabelledRows:
             3 same family, 2 same superfamily and other family, 1 same fold and other superfamily,
             0 other fold.
         """
+        relations = self._relations(position, ranked)
+        return relations[relations >= FALSE]
+
+    def is_relation(
+        self, position: int, ranked: NDArray[np.int64], relation: int
+    ) -> NDArray[np.bool_]:
+        """Which of the ranked rows have a relation to a query; see `relations`.
+
+        Returns
+        -------
+        ndarray of bool, shaped as `ranked`
+            Never true for the query itself and for rows without a label.
+        """
+        return self._relations(position, ranked) == relation
+
+    def _relations(self, position: int, ranked: NDArray[np.int64]) -> NDArray[np.int8]:
+        """As `relations`, with -1 for the query itself and rows without a label."""
         related = np.zeros(len(self.rows) + 1, dtype=np.int8)
         for column in self.codes.T:
             related[:-1] += column == column[position]
         related[[position, -1]] = -1
         places = self._places[np.minimum(ranked, len(self._places) - 1)]
-        relations: NDArray[np.int8] = related[places]
-        return relations[relations >= FALSE]
+        found: NDArray[np.int8] = related[places]
+        return found
 
 
 def _parts(label: str) -> tuple[str, ...]:

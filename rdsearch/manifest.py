@@ -18,6 +18,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from rdsearch.calibration import Calibration
 from rdsearch.errors import IndexDamagedError, IndexMissingError, InputError
 from rdsearch.fileentry import FileEntry, open_file
 from rdsearch.funnel import Funnel
@@ -157,6 +158,9 @@ class Manifest:
         What was removed from the segments since they were written.
     files : tuple of FileEntry
         Files outside the segments.
+    calibration : Calibration or None
+        What `rdsearch calibrate` found out about the scores. A manifest without one does not
+        name it.
     """
 
     generation: int
@@ -175,6 +179,7 @@ class Manifest:
     segments: tuple[SegmentEntry, ...]
     tombstones: FileEntry | None
     files: tuple[FileEntry, ...]
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         names = [segment.name for segment in self.segments]
@@ -218,6 +223,8 @@ class Manifest:
     def to_bytes(self) -> bytes:
         """The file's content."""
         body = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
+        if self.calibration is None:
+            del body["calibration"]
         checksum = hashlib.sha256(_canonical(body)).hexdigest()
         return _canonical({**body, "checksum": checksum})
 
@@ -318,7 +325,11 @@ def _parse(table: Mapping[str, Any]) -> Manifest:
     def files(entries: Any) -> tuple[FileEntry, ...]:
         return tuple(map(file, entries))
 
-    values = {field.name: table[field.name] for field in fields(Manifest)}
+    calibration = table.get("calibration")
+    given = {"calibration": calibration, **table}
+    values = {field.name: given[field.name] for field in fields(Manifest)}
+    if calibration is not None:
+        values["calibration"] = Calibration.from_dict(calibration)
     scan = table["scan"]
     values["scan"] = None if scan is None else _entry(TierEntry, scan)
     values["tiers"] = tuple(_entry(TierEntry, entry) for entry in table["tiers"])

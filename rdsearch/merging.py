@@ -238,10 +238,10 @@ def _kept(entry: TierEntry, before: TierEntry | None) -> TierEntry:
 def _described(
     manifest: Manifest, files: Sequence[TierEntry], n_rows: int, *, same: bool
 ) -> dict[str, Any]:
-    """What a manifest says about tiers, funnel and guarantee."""
+    """What a manifest says about tiers, funnel, guarantee and calibration."""
     if same:
-        # Of other codes, or rows in other cells, a guarantee says nothing.
-        return {} if all(map(copied, files)) else {"guarantee": None}
+        # Of other codes, or rows in other cells, what was measured says nothing.
+        return {} if all(map(copied, files)) else {"guarantee": None, "calibration": None}
     tiers = [entry for entry in files if not entry.name.endswith(SCAN)]
     names, dims = [entry.name for entry in tiers], [entry.dims for entry in tiers]
     return {
@@ -249,6 +249,7 @@ def _described(
         "scan": next((entry for entry in files if entry.name.endswith(SCAN)), None),
         "funnel": manifest.recipe.funnel(names, dims, n_rows),
         "guarantee": None,
+        "calibration": None,
     }
 
 

@@ -12,8 +12,9 @@ from rdsearch.labels import LEVELS
 if TYPE_CHECKING:
     from rdsearch.evaluation import FunnelRecall
     from rdsearch.homologs import Measured
+    from rdsearch.reliability import Reliability
 
-__all__ = ["check", "recall_against_time", "sensitivity_by_tier"]
+__all__ = ["check", "false_positives_by_evalue", "recall_against_time", "sensitivity_by_tier"]
 
 _ENDINGS = (".png", ".svg")
 # Okabe and Ito's palette: told apart with any colour vision. Marker shapes say the same again.
@@ -22,6 +23,15 @@ _STYLES = {
     "funnel": {"color": "#D55E00", "marker": "^", "label": "index's funnel up to the tier"},
     "given": {"color": "#009E73", "marker": "s", "label": "funnel given"},
 }
+# Colour and marker of each tier.
+_TIER_STYLES = (
+    ("#0072B2", "o"),
+    ("#D55E00", "^"),
+    ("#009E73", "s"),
+    ("#CC79A7", "D"),
+    ("#E69F00", "v"),
+    ("#56B4E9", "P"),
+)
 _FLOOR = {"color": "#555555", "linestyle": "--", "label": "amino-acid composition"}
 _LOOK = {
     "font.size": 9,
@@ -164,6 +174,58 @@ def recall_against_time(measured: Sequence[FunnelRecall], path: Path, k: int) ->
         lowest = min(result.recall for result in measured)
         panels[0].set_ylim(max(-0.06, lowest - 0.12), 1.08)
         panels[0].set_ylabel(f"recall@{k} of the exhaustive last tier")
+        _legend(figure)
+        _save(figure, path)
+
+
+def false_positives_by_evalue(measured: Sequence[Reliability], path: Path) -> None:
+    """Observed false positives a query against the e-value, one panel for each kind of queries.
+
+    Parameters
+    ----------
+    measured : sequence of Reliability
+        From `rdsearch.reliability.measure`.
+    path : Path
+        ``.png`` or ``.svg``.
+    """
+    matplotlib = _matplotlib()
+    kinds = list(dict.fromkeys(result.kind for result in measured))
+    tiers = list(dict.fromkeys(result.tier for result in measured))
+    with matplotlib.rc_context(_LOOK):
+        width = 3.1 * len(kinds) + 0.8
+        figure = matplotlib.figure.Figure(figsize=(width, 3.9), layout="constrained")
+        panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+        for axes, kind in zip(panels, kinds, strict=True):
+            ends = [measured[0].curve[0][0], measured[0].curve[-1][0]]
+            axes.plot(ends, ends, color="#555555", linewidth=1, linestyle="--", label="expected")
+            axes.fill_between(
+                ends,
+                [end / 2 for end in ends],
+                [end * 2 for end in ends],
+                color="#eeeeee",
+                label="within a factor of 2",
+            )
+            for result in measured:
+                if result.kind == kind:
+                    x, y = zip(*result.curve, strict=True)
+                    place = tiers.index(result.tier)
+                    color, marker = _TIER_STYLES[place % len(_TIER_STYLES)]
+                    axes.plot(
+                        x,
+                        [value or float("nan") for value in y],
+                        color=color,
+                        marker=marker,
+                        markevery=6,
+                        markersize=4,
+                        linewidth=1.2,
+                        label=result.tier,
+                    )
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+            axes.set_aspect("equal")
+            axes.set_title(f"{kind} queries")
+            axes.set_xlabel("e-value")
+        panels[0].set_ylabel("false positives a query, observed")
         _legend(figure)
         _save(figure, path)
 

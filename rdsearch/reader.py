@@ -14,6 +14,7 @@ from rdsearch.locks import Hold
 from rdsearch.manifest import Manifest
 from rdsearch.opening import FULL, QUICK, open_generation
 from rdsearch.searcher import Searcher
+from rdsearch.significance import Significance
 
 __all__ = ["Reader"]
 
@@ -36,9 +37,12 @@ class Reader(Searcher):
     ----------
     catalog : Catalogs
         Its proteins.
+    significance : Significance
+        E-values of its scores.
     """
 
     catalog: Catalogs
+    significance: Significance
     _hold: Hold | None
 
     def __init__(
@@ -60,7 +64,11 @@ class Reader(Searcher):
             device=self._device,
         )
         # All at once: a search in another thread takes its snapshot before or after.
-        self.__dict__.update(vars(vectors), catalog=opened.catalogs(), _hold=opened.hold)
+        catalog = opened.catalogs()
+        significance = Significance(vectors, catalog)
+        self.__dict__.update(
+            vars(vectors), catalog=catalog, significance=significance, _hold=opened.hold
+        )
 
     def refresh(self) -> bool:
         """Move on to the generation that is published now.
@@ -108,6 +116,7 @@ class Reader(Searcher):
     def close(self) -> None:
         """Release the files."""
         self.catalog.close()
+        self.significance.close()
         if self._hold is not None:
             self._hold.close()
         self.forget()

@@ -16,6 +16,7 @@ from rdsearch.candidates import Candidates, CandidateSource, gather
 from rdsearch.errors import InputError, few
 from rdsearch.fasta import Record
 from rdsearch.hits import Hit, QueryHits
+from rdsearch.hits import columns as hit_columns
 from rdsearch.space import unit
 
 if TYPE_CHECKING:
@@ -184,10 +185,8 @@ def rerank(
 
 
 def columns(index: Index, tier: str) -> list[str]:
-    """Column names of the hits, for `rdsearch.hits.write`."""
-    from rdsearch.funnel import Funnel
-
-    names = [name for name in index.hit_columns(Funnel((tier,), ())) if name != RANK_COLUMN]
+    """Column names of the hits, for `rdsearch.outputs.write`."""
+    names = [name for name in hit_columns((tier,), index.catalog.columns) if name != RANK_COLUMN]
     return [*names, RANK_COLUMN]
 
 

@@ -159,8 +159,8 @@ class Searcher:
         list of Ranking
         """
         funnel = funnel or self.manifest.funnel
-        mapped = self._in_space(vectors, funnel.tiers[-1])
-        return self._rank(mapped, k, funnel, rows, exclude, trace)
+        mapped = self.in_space(vectors, funnel.tiers[-1])
+        return self.rank_in_space(mapped, k, funnel, rows=rows, exclude=exclude, trace=trace)
 
     def rank_rows(
         self,
@@ -196,7 +196,7 @@ class Searcher:
         for start in range(0, len(wanted), _ROWS_AT_ONCE):
             block = wanted[start : start + _ROWS_AT_ONCE]
             exclude = block.tolist() if exclude_self else None
-            found += self._rank(last.vectors(block), k, funnel, rows, exclude, False)
+            found += self.rank_in_space(last.vectors(block), k, funnel, rows=rows, exclude=exclude)
         return found
 
     def score_rows(
@@ -218,7 +218,7 @@ class Searcher:
             Cosines, shaped as `rows`.
         """
         opened = self.tier(tier)
-        queries = self._in_space(vectors, tier)
+        queries = self.in_space(vectors, tier)
         return opened.scores(unit(queries[:, : opened.dims]), rows)
 
     def cost(self, funnel: Funnel, allowed: int | None = None) -> list[Step]:
@@ -276,7 +276,7 @@ class Searcher:
         ------
         list of Step
         """
-        queries = self._in_space(vectors, funnel.tiers[-1])
+        queries = self.in_space(vectors, funnel.tiers[-1])
         count = None if rows is None else len(rows)
         funnel = self._carried_out(funnel, count)
         sizes = [min(size, self.n_rows) for size in (*(max(s, k) for s in funnel.shortlists), k)]
@@ -307,15 +307,17 @@ class Searcher:
             return self.n_rows
         return first.scanned(unit(query[None, : first.dims])[0], funnel.probes)
 
-    def _rank(
+    def rank_in_space(
         self,
         queries: NDArray[np.float32],
         k: int,
         funnel: Funnel,
-        rows: NDArray[np.int64] | None,
-        exclude: Sequence[int] | None,
-        trace: bool,
+        *,
+        rows: NDArray[np.int64] | None = None,
+        exclude: Sequence[int] | None = None,
+        trace: bool = False,
     ) -> list[Ranking]:
+        """Find the best rows for queries that are in the index's space; see `rank`."""
         plan = self._carried_out(funnel, None if rows is None else len(rows))
         longest = max(plan.shortlists, default=self.n_rows)
         on_gpu = rows is None and max(longest, k) < gpu.LONGEST_SHORTLIST - k
@@ -361,7 +363,14 @@ class Searcher:
             return Funnel(funnel.tiers[-1:], ())
         return funnel
 
-    def _in_space(self, vectors: NDArray[np.float32], tier: str) -> NDArray[np.float32]:
+    def in_space(self, vectors: NDArray[np.float32], tier: str) -> NDArray[np.float32]:
+        """rd embeddings mapped into the index's space, up to a tier; not normalised.
+
+        Raises
+        ------
+        InputError
+            They are too narrow, or hold values that are not finite.
+        """
         dims = self.entry(tier).dims
         vectors = np.asarray(vectors, dtype=np.float32)
         if vectors.ndim != 2 or vectors.shape[1] < dims:

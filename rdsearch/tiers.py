@@ -117,6 +117,14 @@ class Tier:
         return isinstance(self.codec, _faiss.load().IndexIVFPQFastScan)
 
     @property
+    def linear(self) -> bool:
+        """Whether a score is the product of the query with the row's decoded vector.
+
+        Not so for RaBitQ, which rounds the query and corrects for the rounding.
+        """
+        return isinstance(self.codec, _faiss.load().IndexScalarQuantizer) or self.rescored
+
+    @property
     def rescored(self) -> bool:
         """Whether what a scan finds is scored again: its own scores are not those of `scores`."""
         return self.exact or self.decoded

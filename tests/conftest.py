@@ -42,7 +42,7 @@ def mini_chain():
     from rdsearch.fitting import fit_chain
 
     proteins = itertools.islice(fasta.read(samples.CHAIN_SAMPLE), 40)
-    return fit_chain(proteins, Embedder(family.get("mini")))
+    return fit_chain(proteins, Embedder(family.get("mini"), dtype="float32"))
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +64,8 @@ def mini_store(tmp_path_factory, mini_chain, proteins_file):
     import rdsearch
 
     folder = tmp_path_factory.mktemp("store") / "vectors"
-    return rdsearch.embed_proteins(proteins_file, mini_chain, folder)
+    # The same numbers on every processor: where it has bfloat16, that would be the default.
+    return rdsearch.embed_proteins(proteins_file, mini_chain, folder, dtype="float32")
 
 
 @pytest.fixture(scope="session")

@@ -268,7 +268,7 @@ def residues(tmp_path_factory, mini_chain, proteins_file):
     path = tmp_path_factory.mktemp("residues") / "r.h5"
     chosen = [*list(read(proteins_file))[:12], list(read(proteins_file))[-1]]
     short = mini_chain.upto("0.5M")
-    embedder = Embedder(family.get("mini"), short.tiers)
+    embedder = Embedder(family.get("mini"), short.tiers, dtype="float32")
     assert write_residues(path, chosen, embedder, short, precision="float32") == 13
     return path, chosen, embedder, short
 

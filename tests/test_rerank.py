@@ -23,7 +23,7 @@ from tests import oracle
 
 @pytest.fixture(scope="module")
 def index(mini_index):
-    with rdsearch.open(mini_index) as opened:
+    with rdsearch.open(mini_index, dtype="float32") as opened:
         yield opened
 
 
@@ -166,8 +166,8 @@ def test_sequences_of_missing_candidates_are_embedded(
     everything = rerank.columns(index, "0.5M")
     assert len(everything) == len(set(everything))
     ((_, hits), *_), _ = rerank.rerank(index, queries, names, "0.5M", sequences=strangers)
-    assert all(list(hit.as_dict()) == everything for hit in hits if hit.row >= 0)
-    assert all(set(hit.as_dict()) == set(everything) for hit in hits)
+    assert all(set(everything) <= set(hit.as_dict()) for hit in hits)
+    assert [name for name in hits[0].as_dict() if name in everything] == everything
 
 
 def test_only_what_a_query_needs_is_embedded(index, queries, strangers, records, monkeypatch):

@@ -1,0 +1,330 @@
+"""Formats that results are written in, and where they go.
+
+    write(index.search("query.fasta"), Path("hits.tsv"), "tsv", index.hit_columns())
+
+A file appears when it is complete, so that a crash leaves none or the old one; standard output
+gets hits as they are found.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any, cast
+
+import rdsearch
+from rdsearch import a3m, durable, parquet, report, tables
+from rdsearch.errors import InputError
+from rdsearch.hits import QueryHits
+
+__all__ = ["FORMATS", "Format", "Run", "chosen", "versions", "write"]
+
+# What a search computes with; both of FAISS's packages provide one module.
+_LIBRARIES = ("faiss-cpu", "faiss-gpu", "torch", "fair-esm", "numpy", "duckdb", "pyopal")
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the libraries that a search computes with."""
+    found = {}
+    for name in _LIBRARIES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What was run, for a report.
+
+    Attributes
+    ----------
+    settings : mapping of str to str
+        In the order in which they are shown: the command, its options.
+    index : mapping
+        ``index.info()``.
+    notes : sequence of str
+        What a reader of the results has to know, for example that there are no e-values.
+    calibration : sequence of (float, float)
+        E-values, and false positives a query that were observed below each.
+    threshold : str or None
+        The certified threshold, in words.
+    matrix : str
+        Whose positive scores mark an alignment.
+    version : str
+        Of rdsearch.
+    versions : mapping of str to str
+        Of the libraries.
+    time : str
+        When.
+    """
+
+    settings: Mapping[str, str] = field(default_factory=dict)
+    index: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    calibration: Sequence[tuple[float, float]] = ()
+    threshold: str | None = None
+    matrix: str = "BLOSUM62"
+    version: str = rdsearch.__version__
+    versions: Mapping[str, str] = field(default_factory=versions)
+    time: str = field(default_factory=_now)
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """What a format is and needs.
+
+    Attributes
+    ----------
+    help : str
+        For a reader, in a line.
+    needs_alignment, needs_sequences : bool
+        Whether hits are to have these.
+    binary : bool
+    streaming : bool
+        Whether hits are written as they come; otherwise all are collected first.
+    """
+
+    help: str
+    needs_alignment: bool = False
+    needs_sequences: bool = False
+    binary: bool = False
+    streaming: bool = True
+
+
+#: Format by name.
+FORMATS: dict[str, Format] = {
+    "table": Format("for reading, a table a query"),
+    "tsv": Format("columns separated by tabs, with a header line"),
+    "csv": Format("columns separated by commas, with a header line (RFC 4180)"),
+    "jsonl": Format("JSON lines, an object a hit"),
+    "m8": Format("BLAST tabular, the 12 columns of -outfmt 6", needs_alignment=True),
+    "parquet": Format("Apache Parquet, typed columns", binary=True),
+    "fasta": Format("sequences of the hits, each once", needs_sequences=True),
+    "a3m": Format(
+        "hits aligned to their query, for HH-suite and ColabFold",
+        needs_alignment=True,
+        needs_sequences=True,
+    ),
+    "html": Format("a report in one file, for a browser and for print", streaming=False),
+}
+
+
+def chosen(columns: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """Columns that were asked for, in the order that was asked for.
+
+    Parameters
+    ----------
+    columns : sequence of str
+        Those that there are.
+    wanted : sequence of str
+
+    Raises
+    ------
+    InputError
+        There is no such column (attributes ``column``, ``columns``), one is named twice, or none.
+    """
+    for name in wanted:
+        if name not in columns:
+            raise InputError(
+                f"the hits have no column {name!r}; they have {', '.join(columns)}",
+                column=name,
+                columns=tuple(columns),
+            )
+        if wanted.count(name) > 1:
+            raise InputError(f"column {name!r} is chosen twice", column=name)
+    if not wanted:
+        raise InputError(f"no column is chosen; the hits have {', '.join(columns)}")
+    return list(wanted)
+
+
+def write(
+    results: Iterable[QueryHits],
+    out: Path | str | IO[Any],
+    format: str,
+    columns: Sequence[str],
+    *,
+    types: Mapping[str, str] | None = None,
+    run: Run | None = None,
+) -> int:
+    """Write results.
+
+    Parameters
+    ----------
+    results : iterable of QueryHits
+        From ``index.search``; with alignments and sequences where ``FORMATS[format]`` needs them.
+    out : path, file or "-"
+        ``"-"`` is standard output. A file must be binary for a binary format. A3M of several
+        queries goes to a folder: one that is there, or a name without suffix; each query gets a
+        file there.
+    format : str
+        One of `FORMATS`.
+    columns : sequence of str
+        From ``index.hit_columns``, or some of them. What has columns of its own (table, m8, FASTA,
+        A3M) goes without; the report shows those of the catalog.
+    types : mapping of str to str, optional
+        ``index.columns``, SQL types for Parquet. Columns of other types than text are text without.
+    run : Run, optional
+        For the report.
+
+    Returns
+    -------
+    int
+        Hits written; for FASTA sequences.
+
+    Raises
+    ------
+    InputError
+        There is no such format; the format cannot be written to `out`; `out` cannot be written;
+        what the format needs is not there.
+    """
+    if format not in FORMATS:
+        raise InputError(f"there is no format {format!r}; there are {', '.join(FORMATS)}")
+    settings = columns, types or {}, Run() if run is None else run
+    if isinstance(out, str | Path) and str(out) != "-":
+        path = Path(out)
+        with _named(path):
+            if format == "a3m" and (path.is_dir() or (not path.suffix and not path.exists())):
+                return _each_query(results, path)
+            with _file(path, binary=FORMATS[format].binary) as file:
+                return _written(results, file, format, *settings)
+    file = sys.stdout if isinstance(out, str | Path) else out
+    if FORMATS[format].binary:
+        return _written(results, _bytes_of(file, format), format, *settings)
+    with _text_of(file, format) as text:
+        return _written(results, text, format, *settings)
+
+
+def _written(
+    results: Iterable[QueryHits],
+    file: IO[Any],
+    format: str,
+    columns: Sequence[str],
+    types: Mapping[str, str],
+    run: Run,
+) -> int:
+    """Hand over to the format's writer."""
+    if format == "parquet":
+        return parquet.parquet(results, file, columns, types)
+    if format == "html":
+        return report.html(results, file, columns, run)
+    if format in ("fasta", "a3m"):
+        return (a3m.fasta if format == "fasta" else a3m.a3m)(results, file)
+    writers = {
+        "table": tables.table,
+        "tsv": tables.tsv,
+        "csv": tables.csv_,
+        "jsonl": tables.jsonl,
+        "m8": tables.m8,
+    }
+    return writers[format](results, file, columns)
+
+
+def _each_query(results: Iterable[QueryHits], folder: Path) -> int:
+    """A3M, a file a query; each appears when it is complete."""
+    folder.mkdir(parents=True, exist_ok=True)
+    total = 0
+    for name, text, written in a3m.each(results):
+        with _file(folder / name, binary=False) as file:
+            file.write(text)
+        total += written
+    return total
+
+
+@contextlib.contextmanager
+def _file(path: Path, *, binary: bool) -> Iterator[IO[Any]]:
+    """A new file that gets its name when it is complete; what is no plain file is written to."""
+    # A link stays, and leads to the new file.
+    path = path.resolve()
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; expected the name of a file", path=path)
+    if not path.parent.is_dir():
+        raise InputError(f"there is no folder {path.parent}: make it first", path=path)
+    special = path.exists() and not path.is_file()
+    temporary = path if special else durable.temporary_file(path)
+    try:
+        with _opened(temporary, binary) as file:
+            yield file
+        if not special:
+            durable.sync_file(temporary)
+            durable.publish(temporary, path)
+    except BaseException:
+        if not special:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        raise
+
+
+def _opened(path: Path, binary: bool) -> IO[Any]:
+    return path.open("wb") if binary else path.open("w", encoding="utf-8", newline="")
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors of the system about what is written, with its name; others pass."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # A write to an open file fails without a name; a file that the search reads has one.
+        own = path.resolve()
+        if error.filename is not None:
+            at = Path(os.fsdecode(error.filename)).resolve()
+            if own not in (at, at.parent) and at != durable.temporary_file(own):
+                raise
+        raise InputError(
+            f"results cannot be written to {path}: {error.strerror or error}", path=path
+        ) from error
+
+
+@contextlib.contextmanager
+def _text_of(file: IO[Any], format: str) -> Iterator[IO[str]]:
+    """Where text goes that is written to a file of either kind; it stays open."""
+    if isinstance(file, io.TextIOBase) or hasattr(file, "encoding"):
+        buffer = getattr(file, "buffer", None)
+        if file is not sys.stdout or buffer is None or _is_utf8(file.encoding):
+            yield file
+            return
+        # A locale without some letters. The table is for this terminal, other formats are for
+        # programs, which expect UTF-8.
+        file.flush()
+        encoding, file = (file.encoding if format == "table" else "utf-8"), buffer
+    else:
+        encoding = "utf-8"
+    text = io.TextIOWrapper(cast(IO[bytes], file), encoding=encoding, errors="replace", newline="")
+    try:
+        yield text
+    finally:
+        text.detach()
+
+
+def _is_utf8(encoding: str | None) -> bool:
+    return encoding is None or codecs.lookup(encoding).name == "utf-8"
+
+
+def _bytes_of(file: IO[Any], format: str) -> IO[bytes]:
+    """Where bytes go that are written to a file of text."""
+    if file is sys.stdout and file.isatty():
+        raise InputError(
+            f"{format} is binary and not for a terminal: name a file with -o, or redirect the "
+            "output"
+        )
+    if isinstance(file, io.TextIOBase) or hasattr(file, "encoding"):
+        buffer = getattr(file, "buffer", None)
+        if buffer is None:
+            raise InputError(f"{format} is binary; expected a binary file, found one of text")
+        file.flush()
+        return cast(IO[bytes], buffer)
+    return file
