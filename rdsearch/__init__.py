@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 from rdsearch.errors import RdsearchError
 
 if TYPE_CHECKING:
+    from rdsearch.annotation import annotate
     from rdsearch.api import build, embed_proteins, embed_residues, fit
+    from rdsearch.calibrating import calibrate
     from rdsearch.chain import Chain
     from rdsearch.changes import add, remove, update
     from rdsearch.generations import gc, history, rollback
@@ -37,7 +39,9 @@ __all__ = [
     "Store",
     "__version__",
     "add",
+    "annotate",
     "build",
+    "calibrate",
     "compact",
     "embed_proteins",
     "embed_residues",
@@ -59,7 +63,9 @@ _HOMES = {
     "QueryHits": "hits",
     "Store": "store",
     "add": "changes",
+    "annotate": "annotation",
     "build": "api",
+    "calibrate": "calibrating",
     "compact": "merging",
     "embed_proteins": "api",
     "embed_residues": "api",

@@ -16,6 +16,7 @@ from tabulate import tabulate
 
 from rdsearch import (
     __version__,
+    cli_annotate,
     cli_calibrate,
     cli_change,
     cli_evaluate,
@@ -375,6 +376,7 @@ for command in (
     cli_rerank.rerank,
     cli_tune.tune,
     cli_calibrate.calibrate,
+    cli_annotate.annotate,
     cli_evaluate.evaluate,
     *cli_change.COMMANDS,
     cli_tools.weights,

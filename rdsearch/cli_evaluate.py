@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from tabulate import tabulate
 
+from rdsearch.cli_annotate import evaluate_annotation
 from rdsearch.cli_options import (
     EMBEDDING,
     EXISTING,
@@ -75,14 +76,18 @@ def _measuring(command: Any) -> Any:
 
 @click.group()
 def evaluate() -> None:
-    """Measure an index: recall, homologs found, and whether its e-values hold.
+    """Measure an index: recall, homologs, labels carried over, and whether e-values hold.
 
     \b
     Examples:
       rdsearch evaluate recall   indexes/mine queries.fasta
       rdsearch evaluate homologs indexes/scope scope.tsv.gz --plot sensitivity.png
       rdsearch evaluate calibration indexes/scope scope.tsv.gz --plot calibration.png
+      rdsearch evaluate annotation indexes/mine --column go
     """
+
+
+evaluate.add_command(evaluate_annotation)
 
 
 @evaluate.command("recall")

@@ -260,16 +260,18 @@ def _run(index: Index, funnel: Funnel, details: Details, notes: list[str]) -> An
         settings["alignment"] = (
             f"{aligner.matrix}, gaps {aligner.gap_open} and {aligner.gap_extend}"
         )
-    calibration, points = index.manifest.calibration, []
-    if calibration is not None and calibration.covers(funnel.tiers[-1]):
-        observed = calibration.at(funnel.tiers[-1]).false_positives
-        points = list(zip(EVALUES, observed, strict=False))
+    calibration, last = index.manifest.calibration, funnel.tiers[-1]
+    points, threshold = [], None
+    if calibration is not None and calibration.covers(last):
+        tier = calibration.at(last)
+        points = list(zip(EVALUES, tier.false_positives, strict=False))
+        threshold = None if tier.fdr is None else str(calibration)
     return outputs.Run(
         settings=settings,
         index=index.info(),
         notes=notes,
         calibration=points,
-        threshold=None if calibration is None else str(calibration),
+        threshold=threshold,
         matrix="BLOSUM62" if aligner is None else aligner.matrix,
     )
 

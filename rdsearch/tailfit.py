@@ -7,11 +7,13 @@ and Smith, "Models for Exceedances over High Thresholds", J. R. Stat. Soc. B 52,
     P(S - u >= y | S >= u) = (1 + shape * y / scale) ** (-1 / shape)
 
 The best eight may be homologs or the query itself: they count as censored at the next score, as
-being there and no more. Scale and shape are not known exactly, and far beyond the observed scores
-an error of the shape is one of orders of magnitude in the tail. So P is the *predictive* one: the
-mean of the tail over the posterior of the shape (the scale follows by maximum likelihood), with a
-normal prior around the shape that is typical of the index, from rows of it as queries. The fit
-alone is overconfident far out.
+being there and no more. A family of more that lies far above everything else is taken out.
+
+Scale and shape are not known exactly, and far beyond the observed scores an error of the shape is
+one of orders of magnitude in the tail. So P is the *predictive* one: the mean of the tail over the
+posterior of the shape (the scale follows by maximum likelihood), with a normal prior around the
+shape that is typical of the index, from rows of it as queries. The fit alone is overconfident far
+out.
 
 A weakness that stays: the tail of a normal distribution is not yet a generalised Pareto one there.
 Were chance scores normal, an e-value of 0.1 would come two to four times as often as it says; those
@@ -38,6 +40,8 @@ LEAST_ROWS = 200
 # censored. A smaller background gives a share of its scores.
 _TAIL_ROWS, _TAIL_SHARE, _CENSORED_SHARE = 300, 0.2, 0.025
 _LEAST_CENSORED = 2
+# See `_without_families`: the share that is censored to look for one, and how rare its scores are.
+_BULK_CENSORED, _FAR = 0.6, 0.003
 # Spread of the prior: about what the shapes of the queries of one index differ by.
 _PRIOR_DEVIATION = 0.04
 # The posterior is taken at these values of shape * (largest exceedance) / scale, plus 1: shapes
@@ -133,29 +137,41 @@ class _Profile:
     scales: _Array
 
 
-def _profile(background: _Array) -> _Profile:
+def _profile(background: _Array, censored: NDArray[np.int64]) -> _Profile:
     """Profile likelihood at every point of the grid.
 
     With c censored exceedances, m observed ones y and t = shape / scale, the likelihood is
     largest at shape = (sum over all of log(1 + t y)) / m.
+
+    Parameters
+    ----------
+    background : ndarray, shape (q, n), float64
+        Rising.
+    censored : ndarray, shape (q,), int64
+        How many of each query's best scores are.
     """
-    censored, tail = _ranks(background.shape[1])
+    tail = _ranks(background.shape[1])[1]
     best = background[:, ::-1][:, : tail + 1]
     threshold = best[:, tail]
-    observed = best[:, censored:tail] - threshold[:, None]
+    exceedances = best[:, :tail] - threshold[:, None]
     # Scores that are all equal have no tail; any scale far below their spacing says so.
-    largest = np.maximum(observed[:, 0], 1e-12)
-    relative = observed / largest[:, None]
-    m = observed.shape[1]
+    largest = np.maximum(exceedances[np.arange(len(best)), censored], 1e-12)
+    # Those that are censored stand at the largest that is not.
+    relative = np.minimum(exceedances / largest[:, None], 1.0)
+    observed = tail - censored
     likelihood, shapes, scales = (np.empty((len(best), len(_GRID))) for _ in range(3))
     for i, point in enumerate(_GRID):
-        logs = np.log1p((point - 1.0) * relative)
-        own = logs.sum(axis=1)
-        total = own + censored * logs[:, 0]
-        shapes[:, i] = np.where(total == 0.0, 1e-9 * np.sign(point - 1.0), total / m)
+        total = np.log1p((point - 1.0) * relative).sum(axis=1)
+        own = total - censored * np.log(point)
+        shapes[:, i] = np.where(total == 0.0, 1e-9 * np.sign(point - 1.0), total / observed)
         scales[:, i] = shapes[:, i] * largest / (point - 1.0)
-        likelihood[:, i] = -m * np.log(scales[:, i]) - total / shapes[:, i] - own
+        likelihood[:, i] = -observed * np.log(scales[:, i]) - total / shapes[:, i] - own
     return _Profile(threshold, likelihood, shapes, scales)
+
+
+def _usual(background: _Array) -> NDArray[np.int64]:
+    """How many scores are censored where there is no sign of homologs."""
+    return np.full(len(background), _ranks(background.shape[1])[0], dtype=np.int64)
 
 
 def typical_shape(backgrounds: Iterable[_Array]) -> Prior:
@@ -173,7 +189,7 @@ def typical_shape(backgrounds: Iterable[_Array]) -> Prior:
     """
     found = []
     for background in backgrounds:
-        profile = _profile(background)
+        profile = _profile(background, _usual(background))
         likeliest = profile.likelihood.argmax(axis=1)
         found.append(np.take_along_axis(profile.shapes, likeliest[:, None], axis=1))
     return Prior(float(np.median(np.concatenate(found))))
@@ -192,7 +208,12 @@ def fit(background: _Array, prior: Prior) -> Tails:
     -------
     Tails
     """
-    profile = _profile(background)
+    return _posterior(_without_families(background, prior), prior, _usual(background))
+
+
+def _posterior(background: _Array, prior: Prior, censored: NDArray[np.int64]) -> Tails:
+    """Fit the tails, so many of each query's best scores censored."""
+    profile = _profile(background, censored)
     distance = (profile.shapes - prior.shape) / prior.deviation
     logs = profile.likelihood - 0.5 * distance**2
     weights = np.exp(logs - logs.max(axis=1, keepdims=True))
@@ -201,3 +222,38 @@ def fit(background: _Array, prior: Prior) -> Tails:
     weights /= weights.sum(axis=1, keepdims=True)
     share = _ranks(background.shape[1])[1] / background.shape[1]
     return Tails(background, profile.threshold, share, profile.shapes, profile.scales, weights)
+
+
+def _without_families(background: _Array, prior: Prior) -> _Array:
+    """The scores without those that are far beyond what chance gives.
+
+    A large family can fill a tail. The r-th best of n scores of chance has a probability of about
+    r / n. Where the tail of the bulk, taken to be as heavy as an exponential one, says a 300th of
+    that, the r best hold homologs: they go, and so do others that are as rare.
+
+    Parameters
+    ----------
+    background : ndarray, shape (q, n), float64
+        Rising.
+    prior : Prior
+
+    Returns
+    -------
+    ndarray, shape (q, n), float64
+        Rising; the lowest score stands in the places that became free.
+    """
+    n = background.shape[1]
+    usual, tail = _ranks(n)
+    most = int(tail * _BULK_CENSORED)
+    heavy = Prior(max(prior.shape, 0.0), prior.deviation)
+    bulk = _posterior(background, heavy, np.full(len(background), most, dtype=np.int64))
+    ladder = np.unique(np.geomspace(usual, most, 12).astype(np.int64))
+    kept = background
+    for query, row in enumerate(background):
+        expected = n * bulk.survival(query, row[n - ladder])
+        if (expected < _FAR * ladder).any():
+            rarest = _FAR * ladder[expected < _FAR * ladder][-1]
+            gone = int((n * bulk.survival(query, row[n - most :]) < rarest).sum())
+            kept = background.copy() if kept is background else kept
+            kept[query, :gone], kept[query, gone:] = row[0], row[: n - gone]
+    return kept

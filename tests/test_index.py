@@ -181,7 +181,7 @@ def test_a_query_can_be_left_out_of_its_hits(mini_index, proteins_file):
 
 
 def test_a_store_of_queries(mini_index, mini_store, mini_chain, proteins_file, tmp_path):
-    with rdsearch.open(mini_index) as index:
+    with rdsearch.open(mini_index, dtype="float32") as index:
         embedded = list(index.search(proteins_file, 3))
         for queries in (mini_store, mini_store.path, str(mini_store.path)):
             stored = list(index.search(queries, 3))

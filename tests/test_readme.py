@@ -9,7 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+
+from rdsearch.cli import main
+from rdsearch.hits import RESULT_COLUMNS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -27,6 +31,22 @@ def test_every_module_is_in_the_table_of_stages():
     unnamed = {"__init__", "__main__", "_faiss", "errors", "progress", "samples"}
     assert modules - unnamed == named & modules
     assert unnamed <= modules
+
+
+def test_the_page_on_scores_names_what_there_is():
+    page = (ROOT / "docs" / "meaning-of-scores.md").read_text()
+    table = page[page.index("| column |") : page.index("**If you do")]
+    named = set(re.findall(r"`(\w+)`", table.replace("`rdsearch calibrate`", "")))
+    assert named <= {"score", *RESULT_COLUMNS}
+    options = set(re.findall(r"--[a-z][a-z-]+", page))
+    known: set[str] = set()
+    pending: list[click.Command] = [main]
+    while pending:
+        command = pending.pop()
+        for parameter in command.params:
+            known.update(parameter.opts, parameter.secondary_opts)
+        pending += getattr(command, "commands", {}).values()
+    assert options <= known
 
 
 def test_make_targets_exist():

@@ -68,6 +68,27 @@ def test_homologs_in_the_background_change_little():
     assert (change < [2, 15]).all(), change
 
 
+@pytest.mark.parametrize("members", [20, 60, 100])
+def test_a_large_family_in_the_background_is_taken_out(members):
+    """Scores far beyond the others, more than are censored anyway, do not make a tail heavy."""
+    random = np.random.default_rng(SEED)
+    clean = 0.1 * random.standard_normal((30, 2000))
+    dirty = clean.copy()
+    dirty[:, :members] = random.uniform(0.7, 1, (30, members))
+    prior = tailfit.typical_shape([rising(clean)])
+    at = np.array([0.3, 0.5, 0.8])
+    before, after = tailfit.fit(rising(clean), prior), tailfit.fit(rising(dirty), prior)
+    ratios = [after.survival(i, at) / before.survival(i, at) for i in range(30)]
+    np.testing.assert_allclose(np.median(ratios, axis=0), 1, atol=0.3)
+
+
+def test_chance_is_not_taken_out():
+    random = np.random.default_rng(SEED)
+    background = rising(0.1 * random.standard_t(8, (500, 2000)))
+    tails = tailfit.fit(background, tailfit.typical_shape([background]))
+    assert (tails.background != background).any(axis=1).sum() <= 5
+
+
 def test_a_generalised_pareto_tail_is_found():
     """Shape and scale of exceedances that are drawn from the distribution itself."""
     random = np.random.default_rng(SEED)
