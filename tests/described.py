@@ -1,14 +1,17 @@
-"""Proteins whose header columns and metadata differ, and a catalog of them."""
+"""Proteins whose header columns and metadata differ, a catalog of them, and a made calibration."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from rdsearch.calibration import Calibration
 from rdsearch.catalog import CatalogWriter
 from rdsearch.fasta import Record
+from rdsearch.manifest import Manifest
 
 ORGANISMS = ("Escherichia coli", "Homo sapiens", None, "Bacillus sp. 562")
 TAXA = (562, 9606, None, 1409)
@@ -65,3 +68,42 @@ def write_catalog(folder: Path) -> Path:
         writer.finish({})
     (folder / "t.jsonl").unlink()
     return folder / "c.duckdb"
+
+
+def calibration(manifest: Manifest, scores: dict[str, float | None]) -> Calibration:
+    """A calibration of the last tier with cuts at these scores."""
+    tier = manifest.tiers[-1].name
+    cut = {
+        "answered": 0.5,
+        "fdp_answered": 0.01,
+        "risk": 0.01,
+        "groups": 9,
+        "fdp": 0.01,
+        "found": 0.5,
+        "hits": 1.0,
+    }
+    known: dict[str, Any] = {"tier": tier, "codec": "flat", "brier": 0.1, "brier_constant": 0.2}
+    known |= {"scores": [-1.0, 1.0], "probabilities": [0.001, 0.999], "false_positives": []}
+    known |= {
+        name: None if scores.get(name) is None else {"score": scores[name], **cut}
+        for name in ("fdr", "fnr")
+    }
+    return Calibration.from_dict(
+        {
+            "chain_hash": manifest.chain_hash,
+            "space": manifest.space,
+            "space_sha256": "0" * 64,
+            "level": "superfamily",
+            "fdr": 0.1,
+            "fnr": None if scores.get("fnr") is None else 0.2,
+            "answered": True,
+            "confidence": 0.9,
+            "seed": 0,
+            "labels": "labels.tsv",
+            "groups": 9,
+            "groups_held_out": 9,
+            "rows": manifest.rows,
+            "rows_labelled": manifest.rows,
+            "tiers": [known],
+        }
+    )

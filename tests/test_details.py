@@ -11,11 +11,11 @@ import pytest
 import rdsearch
 from rdsearch import details, fasta, samples
 from rdsearch.aligner import Aligner
-from rdsearch.calibration import Calibration
 from rdsearch.errors import CalibrationError, InputError
 from rdsearch.funnel import Funnel
 from rdsearch.generations import publish, successor
 from rdsearch.hits import RESULT_COLUMNS, Hit
+from tests.described import calibration
 
 
 @pytest.fixture(scope="module")
@@ -43,51 +43,13 @@ def index(path):
         yield opened
 
 
-def calibration(index, scores):
-    """A calibration of the last tier with cuts at these scores."""
-    tier = index.tiers[-1]
-    cut = {
-        "answered": 0.5,
-        "fdp_answered": 0.01,
-        "risk": 0.01,
-        "groups": 9,
-        "fdp": 0.01,
-        "found": 0.5,
-        "hits": 1.0,
-    }
-    known = {"tier": tier, "codec": "flat", "brier": 0.1, "brier_constant": 0.2}
-    known |= {"scores": [-1.0, 1.0], "probabilities": [0.001, 0.999], "false_positives": []}
-    known |= {
-        name: None if score is None else {"score": score, **cut} for name, score in scores.items()
-    }
-    return Calibration.from_dict(
-        {
-            "chain_hash": index.manifest.chain_hash,
-            "space": index.manifest.space,
-            "space_sha256": "0" * 64,
-            "level": "superfamily",
-            "fdr": 0.1,
-            "fnr": 0.2 if "fnr" in scores and scores["fnr"] is not None else None,
-            "answered": True,
-            "confidence": 0.9,
-            "seed": 0,
-            "labels": "labels.tsv",
-            "groups": 9,
-            "groups_held_out": 9,
-            "rows": index.n_rows,
-            "rows_labelled": index.n_rows,
-            "tiers": [known],
-        }
-    )
-
-
 @pytest.fixture
 def calibrated(tmp_path, path, index):
     import shutil
 
     copy = shutil.copytree(path, tmp_path / "calibrated")
     with rdsearch.open(copy) as opened:
-        made = calibration(opened, {"fdr": 0.5, "fnr": 0.1})
+        made = calibration(opened.manifest, {"fdr": 0.5, "fnr": 0.1})
         publish(copy, successor(opened.manifest, "calibrate", calibration=made))
     with rdsearch.open(copy, dtype="float32") as opened:
         yield opened

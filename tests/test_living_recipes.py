@@ -33,6 +33,7 @@ from rdsearch.recipe import Cells, Recipe, Scan
 from rdsearch.rowsources import copied
 from rdsearch.space import unit
 from rdsearch.store import Store
+from tests.described import calibration
 from tests.living import record
 from tests.synthetic import members, residues
 
@@ -223,10 +224,12 @@ def test_codecs_that_the_recipe_changes_are_learnt_anew(tmp_path, chain, vectors
     seen = [Manifest.read(path)]
 
     def compact() -> None:
-        publish(path, successor(Manifest.read(path), "tune", guarantee=PROMISED))
+        manifest = Manifest.read(path)
+        learnt = {"guarantee": PROMISED, "calibration": calibration(manifest, {"fdr": 0.5})}
+        publish(path, successor(manifest, "tune", **learnt))
         before = {funnel: answers(path, asked, funnel) for funnel in (FULL, WIDE, ALONE)}
         seen.append(merging.compact(path))
-        assert seen[-1].guarantee is None
+        assert (seen[-1].guarantee, seen[-1].calibration) == (None, None)
         assert before == {funnel: answers(path, asked, funnel) for funnel in before}
         assert recall(path, asked, seen[-1].funnel) > 0.5
         rdsearch.verify(path)

@@ -73,6 +73,14 @@ def test_ratios_are_those_counted_by_hand(index, labelled):
         assert list(observed) == sorted(observed)
 
 
+def test_more_rows_are_looked_at_where_the_first_do_not_reach(index, labelled, monkeypatch):
+    tier = index.tiers[0]
+    [expected] = reliability.measure(index, labelled, [tier])
+    monkeypatch.setattr(reliability, "_FIRST_ROWS", 3)
+    [found] = reliability.measure(index, labelled, [tier])
+    np.testing.assert_allclose(found.ratios, expected.ratios, atol=1e-6)
+
+
 def test_decoys_are_not_counted_against_their_own_fold(index, labelled):
     tier = index.tiers[1]
     found = list(reliability.measure(index, labelled, [tier], ["reversed"], sample=40, seed=3))
