@@ -24,6 +24,7 @@ __all__ = [
     "QUERY",
     "RESULTS",
     "WINDOWS",
+    "check_columns",
     "family_option",
     "format_option",
     "members_option",
@@ -112,6 +113,18 @@ def names(_: click.Context, __: click.Parameter, value: str | None) -> list[str]
 
 #: Formats of results, as `rdsearch.outputs.FORMATS` has them; those that need an alignment last.
 _FORMATS = ("table", "tsv", "csv", "jsonl", "parquet", "html", "fasta", "m8", "a3m")
+
+
+#: Those whose columns can be chosen.
+_WITH_COLUMNS = ("tsv", "csv", "jsonl", "parquet")
+
+
+def check_columns(chosen: list[str] | None, format_: str) -> None:
+    """Refuse a choice of columns where the format has its own."""
+    if chosen is not None and format_ not in _WITH_COLUMNS:
+        raise click.UsageError(
+            f"--columns is for {', '.join(_WITH_COLUMNS)}; {format_} has columns of its own"
+        )
 
 
 def format_option(*left_out: str) -> Callable[[Any], Any]:

@@ -14,6 +14,7 @@ from rdsearch.cli_options import (
     PROGRESS,
     QUERY,
     RESULTS,
+    check_columns,
     format_option,
     say,
     working,
@@ -71,6 +72,7 @@ def rerank(
     """
     if [query, candidates, sequences].count("-") > 1:
         raise click.UsageError("only one of QUERY, CANDIDATES and --sequences can be -")
+    check_columns(chosen, format_)
     import rdsearch
     from rdsearch import outputs
     from rdsearch import rerank as reranking

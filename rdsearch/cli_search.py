@@ -16,6 +16,7 @@ from rdsearch.cli_options import (
     PROGRESS,
     QUERY,
     RESULTS,
+    check_columns,
     format_option,
     say,
     shortlists,
@@ -163,6 +164,7 @@ def search(
     from rdsearch import details as detailed
     from rdsearch import filters, outputs
 
+    check_columns(chosen, format_)
     needs = outputs.FORMATS[format_]
     align = align or rerank is not None or needs.needs_alignment
     given = (matrix, gap_open, gap_extend)

@@ -14,6 +14,7 @@ import os
 import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -351,9 +352,16 @@ def _parse(table: Mapping[str, Any]) -> Manifest:
     return _entry(Manifest, values)
 
 
+@cache
+def _declared(kind: type[Any]) -> dict[str, Any]:
+    """The types of its fields, which take a millisecond to find out."""
+    return get_type_hints(kind)
+
+
 def _entry(kind: type[_T], values: Mapping[str, Any]) -> _T:
     """One entry, its values of the types that it declares."""
-    for name, declared in get_type_hints(kind).items():
+    made: Any = kind
+    for name, declared in _declared(made).items():
         if not _fits(values[name], declared):
             expected = getattr(declared, "__name__", declared)
             raise TypeError(f"{name} must be {expected}; found {reprlib.repr(values[name])}")
