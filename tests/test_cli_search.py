@@ -8,11 +8,16 @@ import itertools
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 import rdsearch
 from rdsearch import fasta, samples
+from rdsearch.calibration import EVALUES
+from rdsearch.generations import publish, successor
+from rdsearch.manifest import Manifest
+from tests.described import calibration
 
 
 @pytest.fixture(scope="module")
@@ -149,3 +154,24 @@ def test_what_cannot_be_is_named(folder, options, code, message):
     done = run(folder, *options, code=code)
     assert message in done.stderr
     assert done.stdout == "" or options[0] == "--format"
+
+
+def test_a_report_of_a_calibrated_index(folder):
+    """Its plot shows how the e-values hold at the tier that was searched."""
+    path = folder / "index"
+    manifest = Manifest.read(path)
+    made = calibration(manifest, {"fdr": 0.2})
+    [tier] = made.tiers
+    observed = tuple(value / 2 for value in EVALUES)
+    made = replace(made, tiers=(replace(tier, false_positives=observed),))
+    publish(path, successor(manifest, "calibrate", calibration=made))
+    report = folder / "calibrated.html"
+    done = run(folder, "-k", 2, "--fdr", 0.1, "--format", "html", "-o", report)
+    text = report.read_text()
+    assert "Certified threshold" in text
+    assert "Calibration of the e-values" in text
+    run(folder, "-k", 2, "--to-tier", "0.1M", "--format", "html", "-o", report)
+    assert "Calibration of the e-values" not in report.read_text()
+    found = lines(run(folder, "-k", 1, "--format", "tsv"))
+    assert 0 < float(found[0]["probability"]) < 1
+    assert done.stdout == ""
