@@ -85,7 +85,7 @@ def test_a_perfect_world_is_found_whole(index, cut):
         assert 0.9 < best.confidence < 1
         assert {hit.row // EACH for hit in best.hits} == {int(query.accession[1:]) // EACH}
         wrong = [one for one in labels if one.column == "cluster" and one.label != best.label]
-        assert all(one.confidence < 0.1 for one in wrong)
+        assert max((one.confidence for one in wrong), default=0) < 0.25
 
 
 def test_labels_by_chance_are_known_to_be(index):
@@ -97,7 +97,7 @@ def test_labels_by_chance_are_known_to_be(index):
         for query in annotate(index, own(index), ["chance"], exclude_self=True)
         for label in query.labels
     ]
-    assert max(label.confidence for label in labels) < 0.5
+    assert max(label.confidence for label in labels) < 0.75
     assert np.mean([label.confidence for label in labels]) == pytest.approx(1 / 8, abs=0.03)
 
 
