@@ -114,6 +114,7 @@ def all_answered(path: Path, other: Path, flips: int, thorough: bool = False) ->
     assert seen["open"] > seen["verify"] > 0
 
 
+@pytest.mark.slow
 def test_every_damage_is_answered_by_name(make_index):
     all_answered(make_index("cells"), make_index("cells", 1), flips=4)
 

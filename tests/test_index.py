@@ -315,6 +315,7 @@ def test_verify_accepts_a_sound_index(mini_index):
     assert sorted(found) == sorted(on_disk)
 
 
+@pytest.mark.slow
 def test_verify_names_a_flipped_byte_in_any_file(copy):
     rng = np.random.default_rng(0)
     for file in sorted(path for path in copy.rglob("*") if path.is_file()):

@@ -48,6 +48,7 @@ def test_equal_scores_are_ties_and_nothing_else_is():
             assert np.diff(scores, axis=1).min() > 1.5e-5
 
 
+@pytest.mark.slow
 def test_one_change_after_another():
     first = {"Q00": (S[0], 0), "Q01": (S[3], 1), "Q02": (S[0], 2), "Q03": (S[9], 2)}
     with contextlib.closing(Trial(first, ("note", 0))) as trial:

@@ -61,6 +61,7 @@ def finish(started: list[str]) -> subprocess.CompletedProcess[str]:
     return done
 
 
+@pytest.mark.slow
 @needs_muon
 def test_trains_and_goes_on_where_it_was_killed(proteins, tmp_path):
     options = ["--steps", "60", "--warmup", "5", "--report-every", "10"]

@@ -103,6 +103,7 @@ def test_neither_funnel_nor_batch_changes_them(index, records):
     assert shared > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["exact", "compact"])
 def test_segments_and_merging_do_not_change_them(tmp_path, whole, mini_chain, records, recipe):
     """The same rows in one segment, in three, and merged again."""

@@ -84,6 +84,7 @@ def test_memory_of_streamed_layers(tmp_path):
     assert np.array_equal(np.load(tmp_path / "streamed.npy"), np.load(tmp_path / "ordinary.npy"))
 
 
+@pytest.mark.slow
 def test_memory_of_a_protein_of_35000_residues(tmp_path):
     """Windows come one after the other: a longer protein takes next to nothing more."""
     member = family.MINI.members[1]
