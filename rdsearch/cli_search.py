@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +24,14 @@ from rdsearch.cli_options import (
     together,
     working,
 )
-from rdsearch.errors import InputError
+from rdsearch.errors import InputError, few
 
 if TYPE_CHECKING:
     from rdsearch.aligner import Aligner
     from rdsearch.details import Details
     from rdsearch.fasta import Record
     from rdsearch.funnel import Funnel
+    from rdsearch.hits import QueryHits
     from rdsearch.index import Index
     from rdsearch.searcher import Step
 
@@ -207,11 +209,30 @@ def search(
             explain=_explain if explain else None,
             progress=progress,
         )
+        sizes = funnel.shortlists if shortlist else ()
+        limit = k or min(detailed.CUT_HITS, opened.n_rows, *sizes)
+        full: list[str] = []
+        if details.cuts and limit < opened.n_rows:
+            found = _noting_full(found, limit, full)
         notes = _notes(opened, funnel, details)
         run = _run(opened, funnel, details, notes) if format_ == "html" else None
         outputs.write(found, output, format_, columns, types=opened.columns, run=run)
         for note in notes:
             say(note, quiet=quiet)
+        if full:
+            say(
+                f"{len(full):,} queries have {limit:,} hits, the most that are given: others may "
+                f"pass too. Raise -k ({few(full)})",
+                quiet=quiet,
+            )
+
+
+def _noting_full(found: Iterable[QueryHits], limit: int, full: list[str]) -> Iterator[QueryHits]:
+    """The same results; the ids of queries with so many hits are added to `full`."""
+    for result in found:
+        if len(result.hits) >= limit:
+            full.append(result.query.id)
+        yield result
 
 
 def _aligner(

@@ -71,6 +71,14 @@ def test_evalues_cut_and_scale(folder):
     assert none.stderr == ""
 
 
+def test_a_cut_that_k_cuts_short_says_so(folder):
+    done = run(folder, "--evalue", 100, "-k", 3, "--format", "tsv")
+    assert len(lines(done)) == 6
+    assert "2 queries have 3 hits, the most that are given" in done.stderr
+    assert "the most that are given" not in run(folder, "-k", 3).stderr
+    assert "the most that are given" not in run(folder, "--evalue", 0.01).stderr
+
+
 def test_nothing_found_is_no_error(folder):
     done = run(folder, "--evalue", 1e-280, "--exclude-self", "--format", "tsv")
     assert lines(done) == []
