@@ -18,16 +18,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rdsearch.annotation_quality import LEAST_TRIALS, LabelCalibration, Trials, fit
-from rdsearch.details import CUT_HITS, wanted
+from rdsearch.details import cut, wanted
 from rdsearch.errors import InputError
 from rdsearch.evidence import RowLabels, check_column, evidence, weighed
 from rdsearch.fasta import Record
 from rdsearch.filters import allowed_rows
 from rdsearch.metadata import quoted
-from rdsearch.queries import Queries, hits_wanted
+from rdsearch.queries import Queries
 
 if TYPE_CHECKING:
     from rdsearch.hits import Hit
@@ -147,18 +146,14 @@ class Annotator:
         self._details = wanted(evalue=evalue, fdr=fdr)
         self._funnel = self._index.plan(to_tier=to_tier)
         self._details.check(self._index, self._funnel.tiers[-1])
-        if k is None and self._details.cuts:
-            k = min(CUT_HITS, index.n_rows)
-        self._k = hits_wanted(k, index.n_rows, None)
+        self._k = self._details.hits(k, index.n_rows, None)
         self._search: dict[str, Any] = {"where": where, "to_tier": to_tier}
         self._rows = allowed_rows(self._index.catalog, where=where)
         self._labels = RowLabels(self._index, self.columns)
         self.calibrations: dict[str, LabelCalibration] = {}
         reason = self._index.significance.reason
         self.notes = [] if reason is None else [f"scores weigh in place of e-values: {reason}"]
-        calibration = self._index.manifest.calibration
-        doubt = None if calibration is None else calibration.notes(self._index.manifest)
-        self.notes += [doubt] if fdr is not None and doubt is not None else []
+        self.notes += self._details.doubts(self._index)
 
     def calibrate(
         self, sample: int = SAMPLE, seed: int = 0, progress: Progress | None = None
@@ -251,23 +246,12 @@ class Annotator:
         """Rows that each row finds without itself, their weights, and the doubt."""
         index, tier = self._index, self._funnel.tiers[-1]
         rankings = index.rank_rows(block, self._k, self._funnel, rows=self._rows, exclude_self=True)
-        scores = [ranking.scores[:, -1] for ranking in rankings]
-        evalues: Sequence[NDArray[np.float64] | None] = [None] * len(block)
-        if index.significance.reason is None:
-            vectors = index.tier(tier).vectors(np.array(block, dtype=np.int64))
-            size = index.n_rows if self._rows is None else max(1, len(self._rows))
-            evalues = index.significance.evalues(vectors, scores, tier, size)
-        threshold = self._details.threshold(index, tier)
-        for ranking, own, meant in zip(rankings, scores, evalues, strict=True):
-            keep = np.ones(len(own), dtype=bool)
-            if threshold is not None:
-                keep &= own >= np.float32(threshold)
-            if meant is not None and self._details.evalue is not None:
-                keep &= meant <= self._details.evalue
-            weights, doubt = weighed(
-                own[keep].astype(np.float64), None if meant is None else meant[keep]
-            )
-            yield ranking.rows[keep].tolist(), weights, doubt
+        queries = index.tier(tier).vectors(np.array(block, dtype=np.int64))
+        searched = index.n_rows if self._rows is None else max(1, len(self._rows))
+        for one in cut(index, queries, rankings, tier, self._details, searched):
+            scores = one.ranking.scores[:, -1].astype(np.float64)
+            weights, doubt = weighed(scores, one.evalues)
+            yield one.ranking.rows.tolist(), weights, doubt
 
     def annotate(
         self,

@@ -209,8 +209,7 @@ def search(
             explain=_explain if explain else None,
             progress=progress,
         )
-        sizes = funnel.shortlists if shortlist else ()
-        limit = k or min(detailed.CUT_HITS, opened.n_rows, *sizes)
+        limit = details.hits(k, opened.n_rows, funnel if shortlist else None)
         full: list[str] = []
         if details.cuts and limit < opened.n_rows:
             found = _noting_full(found, limit, full)
@@ -258,10 +257,7 @@ def _notes(index: Index, funnel: Funnel, details: Details) -> list[str]:
     notes = []
     if details.evalues and index.significance.reason is not None:
         notes.append(f"no e-values: {index.significance.reason}")
-    calibration = index.manifest.calibration
-    doubt = None if calibration is None else calibration.notes(index.manifest)
-    if doubt is not None and (details.fdr is not None or details.fnr is not None):
-        notes.append(doubt)
+    notes += details.doubts(index)
     guarantee = index.manifest.guarantee
     if guarantee is not None and funnel == index.default_funnel:
         notes.append(f"funnel {funnel}: {guarantee}")

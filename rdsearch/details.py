@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rdsearch.errors import CalibrationError, InputError
 from rdsearch.funnel import Funnel
 from rdsearch.hits import Hit, QueryHits, TierScore, columns
+from rdsearch.queries import hits_wanted
 from rdsearch.rankings import Ranking
 
 if TYPE_CHECKING:
@@ -106,6 +107,24 @@ class Details:
             raise InputError(f"hits cannot be cut at an e-value: {reason}. Leave it out")
         self.threshold(index, tier)
 
+    def hits(self, k: int | None, n_rows: int, funnel: Funnel | None) -> int:
+        """How many hits a query is to get; see `rdsearch.queries.hits_wanted`.
+
+        Where a cut decides, and `k` is not given, it is `CUT_HITS`, or what the index and the
+        shortlists that were asked for can give.
+        """
+        if k is None and self.cuts:
+            k = min(CUT_HITS, n_rows, *(() if funnel is None else funnel.shortlists))
+        return hits_wanted(k, n_rows, funnel)
+
+    def doubts(self, index: Index) -> list[str]:
+        """What is doubtful about a rate that was asked for."""
+        calibration = index.manifest.calibration
+        if calibration is None or (self.fdr is None and self.fnr is None):
+            return []
+        doubt = calibration.notes(index.manifest)
+        return [] if doubt is None else [doubt]
+
     def columns(self, index: Index, funnel: Funnel) -> list[str]:
         """Names of the columns that hits of a search with these details have."""
         last = funnel.tiers[-1]
@@ -152,7 +171,7 @@ class Judged:
 
 def cut(
     index: Index,
-    vectors: NDArray[np.float32],
+    queries: NDArray[np.float32],
     rankings: Sequence[Ranking],
     tier: str,
     details: Details,
@@ -163,8 +182,8 @@ def cut(
     Parameters
     ----------
     index : Index
-    vectors : ndarray, shape (q, at least dims of the tier), float32
-        rd embeddings of the queries.
+    queries : ndarray, shape (q, at least dims of the tier), float32
+        In the index's space.
     rankings : sequence of Ranking
     tier : str
         Where the last scores of the rankings come from.
@@ -181,7 +200,7 @@ def cut(
     given: Sequence[NDArray[np.float64] | None] = [None] * len(rankings)
     if details.evalues and index.significance.reason is None:
         size = details.dbsize or n_searched
-        given = index.significance.evalues(index.in_space(vectors, tier), scores, tier, size)
+        given = index.significance.evalues(queries, scores, tier, size)
     calibration = index.manifest.calibration
     judged = []
     for ranking, own, evalues in zip(rankings, scores, given, strict=True):
@@ -205,7 +224,7 @@ def cut(
 
 def traced(
     index: Index,
-    vectors: NDArray[np.float32],
+    queries: NDArray[np.float32],
     rankings: Sequence[Ranking],
     last: str,
     **searched: Any,
@@ -215,14 +234,14 @@ def traced(
     Parameters
     ----------
     index : Index
-    vectors : ndarray, shape (q, at least dims of the last tier), float32
-        rd embeddings of the queries.
+    queries : ndarray, shape (q, at least dims of the last tier), float32
+        In the index's space.
     rankings : sequence of Ranking
         What was found.
     last : str
         Wider tiers would need vectors that the query has not.
     **searched
-        `rows` and `exclude` of the search, as `rdsearch.searcher.Searcher.rank` takes them.
+        `rows` and `exclude` of the search, as `Searcher.rank_in_space` takes them.
 
     Returns
     -------
@@ -232,9 +251,9 @@ def traced(
     tiers = index.tiers[: index.tiers.index(last) + 1]
     rows = [ranking.rows for ranking in rankings]
     found: list[list[list[TierScore]]] = [[[] for _ in own] for own in rows]
-    for tier in tiers:
-        whole = index.rank(vectors, min(TRACE_ROWS, index.n_rows), Funnel((tier,), ()), **searched)
-        scores = index.score_rows(vectors, rows, tier)
+    depth = min(TRACE_ROWS, index.n_rows)
+    for tier, scores in zip(tiers, index.trace(queries, rows, tiers), strict=True):
+        whole = index.rank_in_space(queries, depth, Funnel((tier,), ()), **searched)
         for places, own, values, exhaustive in zip(found, rows, scores, whole, strict=True):
             ranks = {row: rank for rank, row in enumerate(exhaustive.rows.tolist(), start=1)}
             for place, row, score in zip(places, own.tolist(), values.tolist(), strict=True):

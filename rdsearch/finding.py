@@ -56,16 +56,17 @@ def find(
         raise InputError(f"{len(queries)} queries need as many vectors; found {len(vectors)}")
     exclude = own_rows(index.catalog, queries) if exclude_self else None
     wanted = min(max(k, ALIGNED_HITS), index.n_rows) if details.realign else k
-    rankings = index.rank(vectors, wanted, funnel, rows=rows, exclude=exclude, trace=True)
+    last, searched = funnel.tiers[-1], index.n_rows if rows is None else len(rows)
+    mapped = index.in_space(vectors, last)
+    rankings = index.rank_in_space(mapped, wanted, funnel, rows=rows, exclude=exclude, trace=True)
     if explain is not None:
         for query, steps in zip(queries, index.explain(vectors, k, funnel, rows), strict=True):
             explain(query, steps)
-    last, searched = funnel.tiers[-1], index.n_rows if rows is None else len(rows)
-    judged = cut(index, vectors, rankings, last, details, max(searched, 1))
+    judged = cut(index, mapped, rankings, last, details, max(searched, 1))
     stands: Sequence[list[tuple[TierScore, ...]] | None] = [None] * len(judged)
     if details.trace:
         kept = [one.ranking for one in judged]
-        stands = traced(index, vectors, kept, last, rows=rows, exclude=exclude)
+        stands = traced(index, mapped, kept, last, rows=rows, exclude=exclude)
     results = _described(index, queries, judged, stands, funnel.tiers)
     return [QueryHits(query, hits[:k]) for query, hits in completed(index, results, details)]
 

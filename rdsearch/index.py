@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rdsearch.candidates import CandidateSource
 from rdsearch.chain import Chain
 from rdsearch.description import describe
-from rdsearch.details import CUT_HITS, Details, wanted
+from rdsearch.details import Details, wanted
 from rdsearch.errors import InputError
 from rdsearch.fasta import Record
 from rdsearch.filters import allowed_rows
@@ -27,7 +27,7 @@ from rdsearch.funnel import Funnel, plan
 from rdsearch.hits import QueryHits
 from rdsearch.layout import load_chain
 from rdsearch.opening import QUICK
-from rdsearch.queries import Queries, QueryEmbedder, hits_wanted
+from rdsearch.queries import Queries, QueryEmbedder
 from rdsearch.reader import Reader
 from rdsearch.rerank import Reranking, rerank
 from rdsearch.searcher import Step
@@ -207,9 +207,7 @@ class Index(Reader):
         asked = funnel is not None or planned.get("shortlists") is not None
         funnel = funnel or self.plan(**planned)
         details.check(self, funnel.tiers[-1])
-        if k is None and details.cuts:
-            k = min(CUT_HITS, self.n_rows, *(funnel.shortlists if asked else ()))
-        k = hits_wanted(k, self.n_rows, funnel if asked else None)
+        k = details.hits(k, self.n_rows, funnel if asked else None)
         rows = allowed_rows(self.catalog, where=where, ids=ids, taxon=taxon)
         batches = self.batches(queries, funnel.tiers[-1], progress)
         now = self.snapshot()
@@ -289,8 +287,9 @@ class Index(Reader):
         -------
         list of QueryHits
         """
-        k = hits_wanted(k, self.n_rows, funnel)
-        funnel, details = funnel or self.default_funnel, details or Details()
+        details = details or Details()
+        k = details.hits(k, self.n_rows, funnel)
+        funnel = funnel or self.default_funnel
         details.check(self, funnel.tiers[-1])
         return find(self, queries, vectors, k, funnel, rows, exclude_self, details, explain)
 

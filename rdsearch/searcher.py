@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rdsearch import gpu, tiers
 from rdsearch.errors import InputError
 from rdsearch.funnel import Funnel, position
-from rdsearch.funnelindex import Found, FunnelIndex
+from rdsearch.funnelindex import FunnelIndex
 from rdsearch.joined import JoinedFunnel, JoinedTier
 from rdsearch.layout import load_space, segment_folder, tier_file
 from rdsearch.manifest import SCAN, Manifest, SegmentEntry, TierEntry
@@ -217,9 +217,7 @@ class Searcher:
         list of ndarray of float32
             Cosines, shaped as `rows`.
         """
-        opened = self.tier(tier)
-        queries = self.in_space(vectors, tier)
-        return opened.scores(unit(queries[:, : opened.dims]), rows)
+        return self.trace(self.in_space(vectors, tier), rows, [tier])[0]
 
     def cost(self, funnel: Funnel, allowed: int | None = None) -> list[Step]:
         """What a query is expected to read.
@@ -324,7 +322,8 @@ class Searcher:
         found = self._funnel(self.files(plan), on_gpu=on_gpu).search(
             queries, k, plan.shortlists, plan.probes, rows=rows, exclude=exclude
         )
-        traced = self._trace(queries, found, funnel.tiers[:-1]) if trace else []
+        rows_found = [one.rows for one in found]
+        traced = self.trace(queries, rows_found, funnel.tiers[:-1]) if trace else []
         return [
             Ranking(one.rows, np.stack([*(by_tier[i] for by_tier in traced), one.scores], axis=1))
             for i, one in enumerate(found)
@@ -347,11 +346,13 @@ class Searcher:
             alone[0] = gpu.on_gpu(alone[0], self._gpu)
         return FunnelIndex(alone)
 
-    def _trace(
-        self, queries: NDArray[np.float32], found: Sequence[Found], names: Sequence[str]
+    def trace(
+        self,
+        queries: NDArray[np.float32],
+        rows: Sequence[NDArray[np.int64]],
+        names: Sequence[str],
     ) -> list[list[NDArray[np.float32]]]:
-        """Scores of what was found at these tiers."""
-        rows = [one.rows for one in found]
+        """For each of these tiers the scores of chosen rows; queries are in the index's space."""
         opened = [self.tier(name) for name in names]
         return [tier.scores(unit(queries[:, : tier.dims]), rows) for tier in opened]
 

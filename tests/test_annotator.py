@@ -162,6 +162,7 @@ def test_a_calibrated_threshold_cuts_trials_too():
     stub.manifest.calibration = SimpleNamespace(
         threshold=lambda tier, fdr: asked.append((tier, fdr)) or 0.5,
         notes=lambda manifest: "it was learnt from other rows",
+        covers=lambda tier: False,
     )
     annotator = Annotator(stub, ["go"], k=3, fdr=0.2)
     assert annotator.notes[-1] == "it was learnt from other rows"
