@@ -14,10 +14,18 @@ from tabulate import tabulate
 
 from rdsearch.cli_options import (
     EMBEDDING,
+    EVALUE,
+    FDR,
+    JSON,
     OUTPUT,
     PROGRESS,
     QUERY,
+    TO_TIER,
+    WHERE,
+    K,
+    index_facts,
     names,
+    report,
     say,
     together,
     working,
@@ -56,22 +64,7 @@ _COLUMN = click.option(
     help="Columns of the index that hold labels.",
 )
 
-_HITS = together(
-    click.option("-k", type=click.IntRange(1), help="Hits a query. [default: 10; with a cut 500]"),
-    click.option("--evalue", type=float, help="Only hits with this e-value or a lower one."),
-    click.option(
-        "--fdr",
-        type=float,
-        help="Only hits above the score that the index is calibrated to for this false discovery "
-        "rate (rdsearch calibrate).",
-    ),
-    click.option(
-        "--where",
-        metavar="EXPRESSION",
-        help="Only proteins for which this SQL expression over the index's columns is true.",
-    ),
-    click.option("--to-tier", metavar="TIER", help="Stop here: wider members are never loaded."),
-)
+_HITS = together(K, EVALUE, FDR, WHERE, TO_TIER)
 
 _LEARNING = together(
     click.option(
@@ -238,14 +231,13 @@ def _table(results: Iterable[QueryLabels], out: IO[str]) -> None:
 
 
 def _table_line(one: Label) -> Sequence[str]:
-    from rdsearch.tables import evalue_text, flat
+    from rdsearch.tables import evalue_text, flat, short
 
     best = one.hits[0]
-    label = flat(one.label)
     accessions = ", ".join(flat(hit.accession) for hit in one.hits[:_NAMED])
     return (
         flat(one.column),
-        label if len(label) <= _TABLE_TEXT else label[: _TABLE_TEXT - 1] + "…",
+        short(one.label, _TABLE_TEXT),
         "" if one.confidence is None else f"{one.confidence:.3f}",
         f"{len(one.hits)} of {one.annotated}",
         "" if best.evalue is None else evalue_text(best.evalue),
@@ -259,13 +251,7 @@ def _table_line(one: Label) -> Sequence[str]:
 @_COLUMN
 @_HITS
 @_LEARNING
-@click.option(
-    "--json",
-    "as_json",
-    type=click.Path(dir_okay=False, allow_dash=True, path_type=str),
-    metavar="FILE|-",
-    help="Write everything as JSON; - prints it in place of the table.",
-)
+@JSON
 @PROGRESS
 def evaluate_annotation(
     index: Path,
@@ -314,10 +300,8 @@ def evaluate_annotation(
             measure(annotator.trials(column, sample, seed, progress), column, seed)
             for column in annotator.columns
         ]
-        known = opened.info()
-        named = ("rdsearch", "family", "chain", "space", "recipe", "rows", "accessions", "funnel")
         facts = {
-            "index": {name: known[name] for name in named},
+            **index_facts(opened),
             "k": k,
             "evalue": evalue,
             "fdr": fdr,
@@ -328,15 +312,7 @@ def evaluate_annotation(
             "notes": annotator.notes,
             "results": [one.as_dict() for one in measured],
         }
-    text = json.dumps(facts, indent=2)
-    if as_json == "-":
-        click.echo(text)
-    else:
-        click.echo("\n\n".join(_quality(one) for one in measured))
-        if as_json is not None:
-            path = Path(as_json)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text + "\n", encoding="utf-8")
+    report("\n\n".join(_quality(one) for one in measured), facts, as_json)
     for note in annotator.notes:
         say(note, quiet=quiet)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,9 +15,12 @@ from rdsearch.cli_options import (
     EMBEDDING,
     EXISTING,
     FASTA,
+    JSON,
     LABELS,
     OUTPUT,
     PROGRESS,
+    index_facts,
+    report,
     say,
     shortlists,
     working,
@@ -39,14 +41,6 @@ def _shortlists(
     return [value for value in found if value is not None]
 
 
-_JSON = click.option(
-    "--json",
-    "as_json",
-    type=click.Path(dir_okay=False, allow_dash=True, path_type=str),
-    metavar="FILE|-",
-    help="Write everything as JSON; - prints it in place of the table.",
-)
-
 _PLOT = click.option(
     "--plot", type=OUTPUT, metavar="FILE", help="Draw a plot: .png or .svg (needs matplotlib)."
 )
@@ -63,7 +57,7 @@ _FUNNELS = (
     click.option(
         "--to-tier", metavar="TIER", help="Where the funnels given end. [default: the last]"
     ),
-    _JSON,
+    JSON,
     _PLOT,
 )
 
@@ -140,7 +134,7 @@ def evaluate_recall(
             opened, vectors, candidates, k, rounds=rounds, progress=progress
         )
         facts = {
-            **_facts(opened),
+            **index_facts(opened),
             "queries": len(sequences),
             "k": k,
             "rounds": rounds,
@@ -159,7 +153,7 @@ def evaluate_recall(
         floatfmt=("", ".4f", ".3f", ".3f", ".3f", ",.1f"),
         missingval="-",
     )
-    _report(table, facts, as_json)
+    report(table, facts, as_json)
     if plot is not None:
         plots.recall_against_time(measured, plot, k)
         say(f"{plot}: recall against time", quiet=quiet)
@@ -222,7 +216,7 @@ def evaluate_homologs(
         measured = list(homologs.evaluate(opened, labelled, candidates, progress=progress))
         measured.append(homologs.floor(homologs.sequences_of(opened, labelled), labelled))
         facts = {
-            **_facts(opened),
+            **index_facts(opened),
             "labels": {
                 "read": labelled.labels_read,
                 "unmatched": labelled.labels_unmatched,
@@ -239,7 +233,7 @@ def evaluate_homologs(
             *(_level_table(level, measured) for level in label_files.LEVELS),
         ]
     )
-    _report(table, facts, as_json)
+    report(table, facts, as_json)
     if plot is not None:
         plots.sensitivity_by_tier(measured, plot)
         say(f"{plot}: sensitivity by tier", quiet=quiet)
@@ -259,7 +253,7 @@ def evaluate_homologs(
 )
 @click.option("--sample", type=click.IntRange(1), help="Draw so many queries. [default: all]")
 @click.option("--seed", default=0, show_default=True, help="Of the draw and the shuffling.")
-@_JSON
+@JSON
 @_PLOT
 @EMBEDDING
 @PROGRESS
@@ -308,11 +302,11 @@ def evaluate_calibration(
                 progress=progress,
             )
         )
-        facts = {**_facts(opened), "results": [result.as_dict() for result in measured]}
+        facts = {**index_facts(opened), "results": [result.as_dict() for result in measured]}
     lines = [(one.tier, one.kind, f"{one.queries:,}", *one.ratios) for one in measured]
     headers = ("tier", "queries", "n", *(f"E = {level:g}" for level in reliability.LEVELS))
     table = tabulate(lines, headers=headers, floatfmt=".2f", disable_numparse=[0, 1, 2])
-    _report(f"observed / expected false positives\n\n{table}", facts, as_json)
+    report(f"observed / expected false positives\n\n{table}", facts, as_json)
     if plot is not None:
         plots.false_positives_by_evalue(measured, plot)
         say(f"{plot}: false positives by e-value", quiet=quiet)
@@ -337,23 +331,5 @@ def _candidates(
     return candidates(index, [plan(shortlists=value) for value in given])
 
 
-def _facts(index: Index) -> dict[str, Any]:
-    facts = index.info()
-    names = ("rdsearch", "family", "chain", "space", "recipe", "rows", "accessions", "funnel")
-    return {"index": {name: facts[name] for name in names}}
-
-
 def _title(kind: str, name: str) -> str:
     return f"{name} (given)" if kind == "given" else name
-
-
-def _report(table: str, facts: dict[str, Any], as_json: str | None) -> None:
-    text = json.dumps(facts, indent=2)
-    if as_json == "-":
-        click.echo(text)
-        return
-    click.echo(table)
-    if as_json is not None:
-        path = Path(as_json)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n", encoding="utf-8")

@@ -3,32 +3,45 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 from collections.abc import Callable, Iterator
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rdsearch import family
+from rdsearch.formats import FORMATS
 from rdsearch.progress import TerminalProgress
+
+if TYPE_CHECKING:
+    from rdsearch.index import Index
 
 __all__ = [
     "EMBEDDING",
+    "EVALUE",
     "EXISTING",
     "FASTA",
+    "FDR",
+    "JSON",
+    "K",
     "LABELS",
     "OUTPUT",
     "PROGRESS",
     "QUERY",
     "RESULTS",
+    "TO_TIER",
+    "WHERE",
     "WINDOWS",
     "check_columns",
     "family_option",
     "format_option",
+    "index_facts",
     "members_option",
     "names",
+    "report",
     "say",
     "shortlists",
     "together",
@@ -111,20 +124,11 @@ def names(_: click.Context, __: click.Parameter, value: str | None) -> list[str]
     return None if value is None else [name.strip() for name in value.split(",") if name.strip()]
 
 
-#: Formats of results, as `rdsearch.outputs.FORMATS` has them; those that need an alignment last.
-_FORMATS = ("table", "tsv", "csv", "jsonl", "parquet", "html", "fasta", "m8", "a3m")
-
-
-#: Those whose columns can be chosen.
-_WITH_COLUMNS = ("tsv", "csv", "jsonl", "parquet")
-
-
 def check_columns(chosen: list[str] | None, format_: str) -> None:
     """Refuse a choice of columns where the format has its own."""
-    if chosen is not None and format_ not in _WITH_COLUMNS:
-        raise click.UsageError(
-            f"--columns is for {', '.join(_WITH_COLUMNS)}; {format_} has columns of its own"
-        )
+    if chosen is not None and not FORMATS[format_].columns:
+        those = ", ".join(name for name, one in FORMATS.items() if one.columns)
+        raise click.UsageError(f"--columns is for {those}; {format_} has columns of its own")
 
 
 def format_option(*left_out: str) -> Callable[[Any], Any]:
@@ -132,7 +136,7 @@ def format_option(*left_out: str) -> Callable[[Any], Any]:
     return click.option(
         "--format",
         "format_",
-        type=click.Choice([name for name in _FORMATS if name not in left_out]),
+        type=click.Choice([name for name in FORMATS if name not in left_out]),
         default="table",
         show_default=True,
         help="table to read; the others for programs, or (html) for a report.",
@@ -155,6 +159,33 @@ RESULTS = together(
         metavar="NAME,…",
         help="Columns of tsv, csv, jsonl and parquet. [default: all]",
     ),
+)
+
+#: Hits of a query, what they need to be one, and where the search ends.
+K = click.option("-k", type=click.IntRange(1), help="Hits a query. [default: 10; with a cut 500]")
+EVALUE = click.option("--evalue", type=float, help="Only hits with this e-value or a lower one.")
+FDR = click.option(
+    "--fdr",
+    type=float,
+    help="Only hits above the score that the index is calibrated to for this false discovery "
+    "rate (rdsearch calibrate).",
+)
+WHERE = click.option(
+    "--where",
+    metavar="EXPRESSION",
+    help="Only proteins for which this SQL expression over the index's columns is true.",
+)
+TO_TIER = click.option(
+    "--to-tier", metavar="TIER", help="Stop here: wider members are never loaded."
+)
+
+#: What a measurement is written to besides.
+JSON = click.option(
+    "--json",
+    "as_json",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=str),
+    metavar="FILE|-",
+    help="Write everything as JSON; - prints it in place of the table.",
 )
 
 PROGRESS = together(
@@ -239,3 +270,23 @@ def vectors_given(values: tuple[str, ...]) -> Path | dict[str, Path] | None:
             param_hint="--vectors",
         )
     return {name: Path(path) for name, _, path in pairs}
+
+
+def index_facts(index: Index) -> dict[str, Any]:
+    """What a measurement says of the index that it was made on."""
+    facts = index.info()
+    names = ("rdsearch", "family", "chain", "space", "recipe", "rows", "accessions", "funnel")
+    return {"index": {name: facts[name] for name in names}}
+
+
+def report(table: str, facts: dict[str, Any], as_json: str | None) -> None:
+    """Print what was measured, and write it as `JSON` asks for."""
+    text = json.dumps(facts, indent=2)
+    if as_json == "-":
+        click.echo(text)
+        return
+    click.echo(table)
+    if as_json is not None:
+        path = Path(as_json)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n", encoding="utf-8")

@@ -12,11 +12,16 @@ from tabulate import tabulate
 from rdsearch.calibration import EVALUES
 from rdsearch.cli_options import (
     EMBEDDING,
+    EVALUE,
     FASTA,
+    FDR,
     OUTPUT,
     PROGRESS,
     QUERY,
     RESULTS,
+    TO_TIER,
+    WHERE,
+    K,
     check_columns,
     format_option,
     say,
@@ -39,7 +44,7 @@ __all__ = ["search"]
 
 _PLAN = together(
     click.option("--from-tier", metavar="TIER", help="Begin here. [default: the index's funnel]"),
-    click.option("--to-tier", metavar="TIER", help="Stop here: wider members are never loaded."),
+    TO_TIER,
     click.option(
         "--shortlist",
         callback=shortlists,
@@ -54,30 +59,21 @@ _PLAN = together(
 )
 
 _FILTERS = together(
-    click.option(
-        "--where",
-        metavar="EXPRESSION",
-        help="Only proteins for which this SQL expression over the index's columns is true.",
-    ),
+    WHERE,
     click.option("--ids", type=FASTA, help="Only the accessions in this file, one a line."),
     click.option("--taxon", type=int, help="Only proteins of this NCBI taxon."),
     click.option("--exclude-self", is_flag=True, help="Leave the query out of its own hits."),
 )
 
 _MEANING = together(
-    click.option("--evalue", type=float, help="Only hits with this e-value or a lower one."),
+    EVALUE,
     click.option(
         "--dbsize",
         type=click.IntRange(1),
         help="Rows that e-values count with. [default: those that are searched]",
     ),
     click.option("--no-evalues", is_flag=True, help="Leave e-values out, which saves time."),
-    click.option(
-        "--fdr",
-        type=float,
-        help="Only hits above the score that the index is calibrated to for this false discovery "
-        "rate (rdsearch calibrate).",
-    ),
+    FDR,
     click.option("--fnr", type=float, help="The same for a false negative rate."),
     click.option("--trace", is_flag=True, help="Score and rank of every hit at every tier."),
 )
@@ -102,7 +98,7 @@ _ALIGNMENT = together(
 @click.command()
 @click.argument("index", type=OUTPUT)
 @click.argument("query", type=QUERY)
-@click.option("-k", type=click.IntRange(1), help="Hits a query. [default: 10; with a cut 500]")
+@K
 @_PLAN
 @_FILTERS
 @_MEANING

@@ -23,6 +23,7 @@ from typing import IO, Any, cast
 import rdsearch
 from rdsearch import a3m, durable, parquet, report, tables
 from rdsearch.errors import InputError
+from rdsearch.formats import FORMATS, Format
 from rdsearch.hits import QueryHits
 
 __all__ = ["FORMATS", "Format", "Run", "chosen", "versions", "write"]
@@ -79,46 +80,6 @@ class Run:
     version: str = rdsearch.__version__
     versions: Mapping[str, str] = field(default_factory=versions)
     time: str = field(default_factory=_now)
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """What a format is and needs.
-
-    Attributes
-    ----------
-    help : str
-        For a reader, in a line.
-    needs_alignment, needs_sequences : bool
-        Whether hits are to have these.
-    binary : bool
-    streaming : bool
-        Whether hits are written as they come; otherwise all are collected first.
-    """
-
-    help: str
-    needs_alignment: bool = False
-    needs_sequences: bool = False
-    binary: bool = False
-    streaming: bool = True
-
-
-#: Format by name.
-FORMATS: dict[str, Format] = {
-    "table": Format("for reading, a table a query"),
-    "tsv": Format("columns separated by tabs, with a header line"),
-    "csv": Format("columns separated by commas, with a header line (RFC 4180)"),
-    "jsonl": Format("JSON lines, an object a hit"),
-    "m8": Format("BLAST tabular, the 12 columns of -outfmt 6", needs_alignment=True),
-    "parquet": Format("Apache Parquet, typed columns", binary=True),
-    "fasta": Format("sequences of the hits, each once", needs_sequences=True),
-    "a3m": Format(
-        "hits aligned to their query, for HH-suite and ColabFold",
-        needs_alignment=True,
-        needs_sequences=True,
-    ),
-    "html": Format("a report in one file, for a browser and for print", streaming=False),
-}
 
 
 def chosen(columns: Sequence[str], wanted: Sequence[str]) -> list[str]:

@@ -29,6 +29,7 @@ __all__ = [
     "jsonl",
     "m8",
     "readable",
+    "short",
     "table",
     "tsv",
 ]
@@ -242,8 +243,8 @@ def _table_columns(hits: Sequence[Hit]) -> dict[str, Callable[[Hit], str]]:
         "query": lambda hit: flat(hit.query),
         "rank": lambda hit: str(hit.rank),
         "accession": lambda hit: flat(hit.accession),
-        "protein name": lambda hit: _short(hit.protein_name),
-        "organism": lambda hit: _short(hit.organism),
+        "protein name": lambda hit: short(hit.protein_name),
+        "organism": lambda hit: short(hit.organism),
     }
     for tier in hits[0].scores:
         columns[tier] = lambda hit, tier=tier: f"{hit.scores[tier]:.3f}"  # type: ignore[misc]
@@ -263,9 +264,10 @@ def _table_columns(hits: Sequence[Hit]) -> dict[str, Callable[[Hit], str]]:
     return columns
 
 
-def _short(text: str | None) -> str:
+def short(text: str | None, most: int = _TABLE_TEXT) -> str:
+    """Text on one line, shortened where it is longer than a table shows."""
     text = flat(text or "")
-    return text if len(text) <= _TABLE_TEXT else text[: _TABLE_TEXT - 1] + "…"
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _rounded(name: str, value: Any) -> Any:
