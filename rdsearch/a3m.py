@@ -7,23 +7,19 @@ of its own in the rows of the others.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable, Iterator
 from typing import IO
 
-from rdsearch.alignment import Alignment
+from rdsearch.alignment import Alignment, runs
 from rdsearch.errors import InputError
 from rdsearch.fasta import Record
 from rdsearch.hits import Hit, QueryHits
-from rdsearch.tables import flat
+from rdsearch.tables import flat, note_unaligned
 
 __all__ = ["a3m", "each", "fasta", "paired", "safe_name", "section"]
 
-_LOGGER = logging.getLogger(__name__)
-
 _WIDTH = 60
-_CIGAR = re.compile(r"(\d+)([MID])")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 # File systems take 255 bytes; a suffix, a number and a temporary file's name go on top.
 _LONGEST_NAME = 120
@@ -97,7 +93,7 @@ def a3m(results: Iterable[QueryHits], out: IO[str]) -> int:
         first = found.query
         text, written = section(found)
         left_out = len(found.hits) - written
-    _warn(left_out)
+    note_unaligned(left_out)
     out.write(text)
     return written
 
@@ -115,7 +111,7 @@ def each(results: Iterable[QueryHits]) -> Iterator[tuple[str, str, int]]:
         text, written = section(found)
         left_out += len(found.hits) - written
         yield f"{safe_name(found.query.id, taken)}.a3m", text, written
-    _warn(left_out)
+    note_unaligned(left_out)
 
 
 def section(found: QueryHits) -> tuple[str, int]:
@@ -151,8 +147,7 @@ def paired(query: str, target: str, found: Alignment) -> tuple[str, str]:
     """
     one, other = found.query_start - 1, found.target_start - 1
     upper, lower = [], []
-    for count, kind in _CIGAR.findall(found.cigar):
-        length = int(count)
+    for length, kind in runs(found.cigar):
         upper.append("-" * length if kind == "D" else query[one : one + length])
         lower.append("-" * length if kind == "I" else target[other : other + length])
         one += 0 if kind == "D" else length
@@ -201,11 +196,6 @@ def _row(query: Record, hit: Hit, found: Alignment) -> str:
     )
     before, after = found.query_start - 1, len(query.sequence) - found.query_end
     return "-" * before + "".join(columns) + "-" * after
-
-
-def _warn(left_out: int) -> None:
-    if left_out:
-        _LOGGER.warning("%d hits without an alignment are not in the output", left_out)
 
 
 def _described(hit: Hit) -> str:

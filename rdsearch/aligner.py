@@ -8,7 +8,6 @@ pairs of long proteins are aligned by `_long`, in memory that grows with the len
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -17,11 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rdsearch.alignment import Alignment
-from rdsearch.errors import DependencyError, InputError
+from rdsearch.alignment import Alignment, runs
+from rdsearch.errors import InputError
 from rdsearch.fasta import ALPHABET
 from rdsearch.hits import Hit, QueryHits
-from rdsearch.karlin import gumbel, substitution_scores
+from rdsearch.karlin import gumbel, library, substitution_scores
 
 __all__ = ["GAP_EXTEND", "GAP_OPEN", "MATRIX", "Aligner", "aligned", "by_alignment"]
 
@@ -170,8 +169,7 @@ class Aligner:
         """An alignment's numbers, by walking its CIGAR."""
         i, j = path.query_start, path.target_start
         columns = pairs = identical = positive = gaps = 0
-        for count, operation in re.findall(r"(\d+)([MID])", path.cigar):
-            run = int(count)
+        for run, operation in runs(path.cigar):
             columns += run
             if operation == "M":
                 here, there = query[i : i + run], target[j : j + run]
@@ -261,14 +259,8 @@ def by_alignment(hits: Sequence[Hit]) -> list[Hit]:
 
 def _opal(scores: NDArray[np.int32]) -> tuple[Any, Any]:
     """The library, and a matrix as it takes it."""
-    try:
-        import pyopal
-        from scoring_matrices import ScoringMatrix
-    except ImportError as error:
-        raise DependencyError(
-            "an alignment needs pyopal, which is not installed: pip install 'pyopal>=0.7'"
-        ) from error
-    return pyopal, ScoringMatrix(scores.astype(float).tolist(), alphabet=ALPHABET)
+    matrix = library("scoring_matrices").ScoringMatrix
+    return library("pyopal"), matrix(scores.astype(float).tolist(), alphabet=ALPHABET)
 
 
 def _encoded(sequence: str, name: str) -> NDArray[np.uint8]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["ALIGNMENT_COLUMNS", "Alignment"]
+__all__ = ["ALIGNMENT_COLUMNS", "Alignment", "runs"]
+
+_RUN = re.compile(r"(\d+)([MID])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +83,8 @@ ALIGNMENT_COLUMNS = {
     "bits": "bits",
     "alignment_evalue": "evalue",
 }
+
+
+def runs(cigar: str) -> Iterator[tuple[int, str]]:
+    """The runs of a CIGAR, a length and ``M``, ``I`` or ``D`` each."""
+    return ((int(length), kind) for length, kind in _RUN.findall(cigar))

@@ -29,7 +29,7 @@ from rdsearch import reliability
 from rdsearch.calibration import Calibration
 from rdsearch.errors import CalibrationError, InputError
 from rdsearch.funnel import Funnel
-from rdsearch.labels import LEVELS, LabelledRows
+from rdsearch.labels import LabelledRows
 from rdsearch.layout import SPACE
 from rdsearch.tiercalibration import (
     SCORES_AT_ONCE,
@@ -184,7 +184,7 @@ def _check_enough(labelled: LabelledRows, halves: Halves, wanted: Wanted, name: 
             needed=needed,
             found=found,
         )
-    relatives = _relatives(labelled, wanted.level)
+    relatives = labelled.relatives(wanted.level)
     for half, which in (("calibrate", halves.first), ("are held out", ~halves.first)):
         if not relatives[which].any():
             raise CalibrationError(
@@ -194,12 +194,6 @@ def _check_enough(labelled: LabelledRows, halves: Halves, wanted: Wanted, name: 
                 needed=1,
                 found=0,
             )
-
-
-def _relatives(labelled: LabelledRows, level: str) -> NDArray[np.int64]:
-    near = LEVELS.index(level) + 1
-    counted: NDArray[np.int64] = labelled.totals[:, :near].sum(axis=1)
-    return counted
 
 
 def _ranker(

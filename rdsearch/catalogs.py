@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -136,7 +137,7 @@ class Catalogs:
         for catalog in self.catalogs:
             catalog.close()
 
-    @property
+    @cached_property
     def n_residues(self) -> int:
         """Residues of all rows."""
         pairs = zip(self.catalogs, self.rowmap.hidden, strict=True)

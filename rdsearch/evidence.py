@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdsearch.errors import InputError
+from rdsearch.hits import ATTRIBUTES
 
 if TYPE_CHECKING:
     from rdsearch.hits import Hit
@@ -191,8 +192,8 @@ class RowLabels:
         """The same of hits, which hold what is to be known of a sequence with one protein."""
         for hit in hits:
             if hit.row not in self._kept and len(hit.accessions) == 1:
-                own = ("accession", "length", "protein_name", "organism", "row")
-                self._keep(hit.row, [hit.columns | {name: getattr(hit, name) for name in own}])
+                known = hit.columns | {name: getattr(hit, name) for name in ATTRIBUTES}
+                self._keep(hit.row, [known])
         return self.of([hit.row for hit in hits])
 
     def _keep(self, row: int, proteins: Sequence[Mapping[str, Any]]) -> None:

@@ -142,9 +142,8 @@ def count(
         for counts, which in ((related, relations >= near), (unrelated, relations == FALSE)):
             counts[position] = np.concatenate([[0], np.cumsum(which)])[passed]
         all_[position] = passed
-    relatives = labelled.totals[:, : LEVELS.index(level) + 1].sum(axis=1)
     strangers = n - 1 - labelled.totals.sum(axis=1)
-    return Counts(scores, related, unrelated, all_, relatives, strangers)
+    return Counts(scores, related, unrelated, all_, labelled.relatives(level), strangers)
 
 
 def false_positives(counts: Counts, *, answered: bool = False) -> NDArray[np.float64]:

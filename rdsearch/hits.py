@@ -10,19 +10,21 @@ from rdsearch.alignment import ALIGNMENT_COLUMNS, Alignment
 from rdsearch.fasta import Record
 
 __all__ = [
+    "ATTRIBUTES",
     "RESULT_COLUMNS",
     "Hit",
     "QueryHits",
     "TierScore",
     "assemble",
     "columns",
+    "is_own",
 ]
 
 #: Columns of a result that are not the catalog's; those of the tiers begin with score_ and rank_.
 RESULT_COLUMNS = ("query", "rank", "score", "evalue", "probability", "tiers", *ALIGNMENT_COLUMNS)
 
-# Catalog columns that a hit carries as attributes of its own.
-_OWN = ("accession", "length", "protein_name", "organism", "row")
+#: Catalog columns that a hit carries as attributes of its own.
+ATTRIBUTES = ("accession", "length", "protein_name", "organism", "row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +137,14 @@ class QueryHits(NamedTuple):
     hits: list[Hit]
 
 
+def is_own(name: str) -> bool:
+    """Whether a column of a result is its own, and not the catalog's."""
+    return name in RESULT_COLUMNS or name.startswith(("score_", "rank_"))
+
+
 def _told_apart(name: str) -> str:
     """A catalog column's name in a result, where one name means one thing."""
-    own = name in RESULT_COLUMNS or name.startswith(("score_", "rank_"))
-    return f"metadata_{name}" if own else name
+    return f"metadata_{name}" if is_own(name) else name
 
 
 def columns(
@@ -168,7 +174,7 @@ def columns(
     leading += [f"rank_{tier}" for tier in tiers] * traced
     leading += list(ALIGNMENT_COLUMNS) * aligned
     leading += ["protein_name", "organism", "length", "accessions"]
-    return leading + [_told_apart(name) for name in catalog if name not in _OWN]
+    return leading + [_told_apart(name) for name in catalog if name not in ATTRIBUTES]
 
 
 def assemble(
@@ -210,7 +216,7 @@ def assemble(
             protein_name=first["protein_name"],
             organism=first["organism"],
             accessions=tuple(entry["accession"] for entry in entries),
-            columns={name: value for name, value in first.items() if name not in _OWN},
+            columns={name: value for name, value in first.items() if name not in ATTRIBUTES},
             evalue=None if evalues is None else evalues[place],
             probability=None if probabilities is None else probabilities[place],
             tiers=stands if tiers is None else tiers[place],

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,15 @@ from numpy.typing import NDArray
 from rdsearch.errors import DependencyError, InputError
 from rdsearch.fasta import ALPHABET
 
-__all__ = ["MATRICES", "Gumbel", "gap_costs", "gumbel", "recommended", "substitution_scores"]
+__all__ = [
+    "MATRICES",
+    "Gumbel",
+    "gap_costs",
+    "gumbel",
+    "library",
+    "recommended",
+    "substitution_scores",
+]
 
 # Of each matrix: its name, the gap costs (existence, extension) that NCBI recommends, and lambda,
 # K, a, alpha and sigma without gaps. Then a line a pair of gap costs: existence, extension, and
@@ -357,7 +366,7 @@ def substitution_scores(matrix: str) -> NDArray[np.int32]:
             for other, value in zip(letters, values, strict=False):
                 put(letter, other, int(value))
     else:
-        published = _scoring_matrices().from_name(matrix)
+        published = library("scoring_matrices").ScoringMatrix.from_name(matrix)
         letters = [letter for letter in published.alphabet if letter in place and letter != "X"]
         for letter in letters:
             for other in letters:
@@ -371,14 +380,14 @@ def substitution_scores(matrix: str) -> NDArray[np.int32]:
     return scores
 
 
-def _scoring_matrices() -> Any:
+def library(name: str) -> Any:
+    """``pyopal``, or ``scoring_matrices``, which comes with it; `DependencyError` without."""
     try:
-        from scoring_matrices import ScoringMatrix
+        return import_module(name)
     except ImportError as error:
         raise DependencyError(
             "an alignment needs pyopal, which is not installed: pip install 'pyopal>=0.7'"
         ) from error
-    return ScoringMatrix
 
 
 def _table(matrix: str) -> _Table:

@@ -126,6 +126,21 @@ class LabelledRows:
         relations = self._relations(position, ranked)
         return relations[relations >= FALSE]
 
+    def relatives(self, level: str) -> NDArray[np.int64]:
+        """For each row how many others are related at a level or nearer.
+
+        Parameters
+        ----------
+        level : str
+            One of `LEVELS`.
+
+        Returns
+        -------
+        ndarray, shape (n,), int64
+        """
+        counted: NDArray[np.int64] = self.totals[:, : LEVELS.index(level) + 1].sum(axis=1)
+        return counted
+
     def is_relation(
         self, position: int, ranked: NDArray[np.int64], relation: int
     ) -> NDArray[np.bool_]:

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 from rdsearch.a3m import paired
 from rdsearch.errors import DependencyError
 from rdsearch.fasta import ALPHABET, Record
-from rdsearch.hits import RESULT_COLUMNS, Hit, QueryHits
+from rdsearch.hits import ATTRIBUTES, Hit, QueryHits, is_own
 from rdsearch.reportplot import calibration_plot
 from rdsearch.tables import evalue_text, flat, readable
 
@@ -39,9 +39,8 @@ _BLOCK = 60
 _FULL = 50.0
 # Ranks up to these are shown in one shade each, dark to light.
 _SHADES = (1, 3, 10, 100)
-_RESULT = frozenset({*RESULT_COLUMNS, "accession", "protein_name", "organism", "length"}) | {
-    "accessions"
-}
+# What a hit of the report shows elsewhere.
+_SHOWN = frozenset({*ATTRIBUTES, "accessions"})
 
 
 def html(
@@ -81,9 +80,7 @@ def html(
         There is no such matrix.
     """
     template = _template()
-    extra = [
-        name for name in columns if name not in _RESULT and not name.startswith(("score_", "rank_"))
-    ]
+    extra = [name for name in columns if not is_own(name) and name not in _SHOWN]
     positive = _Positive(run.matrix)
     queries: list[dict[str, Any]] = []
     left = aligned_in_all

@@ -15,7 +15,7 @@ from rdsearch import fasta
 from rdsearch.candidates import Candidates, CandidateSource, gather
 from rdsearch.errors import InputError, few
 from rdsearch.fasta import Record
-from rdsearch.hits import Hit, QueryHits
+from rdsearch.hits import ATTRIBUTES, Hit, QueryHits
 from rdsearch.hits import columns as hit_columns
 from rdsearch.space import unit
 
@@ -30,9 +30,8 @@ __all__ = ["RANK_COLUMN", "RerankReport", "Reranking", "columns", "rerank"]
 RANK_COLUMN = "candidate_rank"
 
 _LOGGER = logging.getLogger(__name__)
-# Catalog columns that a hit has as attributes, and all those that are not its extra columns.
+# Catalog columns that a hit takes as they are.
 _SHOWN = ("length", "protein_name", "organism")
-_NOT_EXTRA = ("accession", "row", *_SHOWN)
 # Sequences that are embedded together.
 _AT_ONCE = 4096
 
@@ -258,7 +257,7 @@ def _from_catalog(name: str, behind: Sequence[Mapping[str, Any]]) -> dict[str, A
     return {
         **{column: entry[column] for column in _SHOWN},
         "accessions": tuple(entry["accession"] for entry in behind),
-        "columns": {c: value for c, value in entry.items() if c not in _NOT_EXTRA},
+        "columns": {c: value for c, value in entry.items() if c not in ATTRIBUTES},
     }
 
 
@@ -268,7 +267,7 @@ def _from_record(record: Record, columns: Iterable[str]) -> dict[str, Any]:
         "protein_name": record.protein_name,
         "organism": record.organism,
         "accessions": (record.accession,),
-        "columns": {column: None for column in columns if column not in _NOT_EXTRA},
+        "columns": {column: None for column in columns if column not in ATTRIBUTES},
     }
 
 

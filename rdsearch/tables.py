@@ -28,6 +28,7 @@ __all__ = [
     "flat",
     "jsonl",
     "m8",
+    "note_unaligned",
     "readable",
     "short",
     "table",
@@ -178,9 +179,14 @@ def m8(results: Iterable[QueryHits], out: IO[str], _: Sequence[str]) -> int:
             )
             out.write("\t".join(map(str, line)) + "\n")
             written += 1
+    note_unaligned(left_out)
+    return written
+
+
+def note_unaligned(left_out: int) -> None:
+    """Say how many hits a format of alignments leaves out."""
     if left_out:
         _LOGGER.warning("%d hits without an alignment are not in the output", left_out)
-    return written
 
 
 def readable(name: str, value: Any) -> str:

@@ -137,7 +137,7 @@ class _Profile:
     scales: _Array
 
 
-def _profile(background: _Array, censored: NDArray[np.int64]) -> _Profile:
+def _profile(background: _Array, censored: int) -> _Profile:
     """Profile likelihood at every point of the grid.
 
     With c censored exceedances, m observed ones y and t = shape / scale, the likelihood is
@@ -147,7 +147,7 @@ def _profile(background: _Array, censored: NDArray[np.int64]) -> _Profile:
     ----------
     background : ndarray, shape (q, n), float64
         Rising.
-    censored : ndarray, shape (q,), int64
+    censored : int
         How many of each query's best scores are.
     """
     tail = _ranks(background.shape[1])[1]
@@ -155,7 +155,7 @@ def _profile(background: _Array, censored: NDArray[np.int64]) -> _Profile:
     threshold = best[:, tail]
     exceedances = best[:, :tail] - threshold[:, None]
     # Scores that are all equal have no tail; any scale far below their spacing says so.
-    largest = np.maximum(exceedances[np.arange(len(best)), censored], 1e-12)
+    largest = np.maximum(exceedances[:, censored], 1e-12)
     # Those that are censored stand at the largest that is not.
     relative = np.minimum(exceedances / largest[:, None], 1.0)
     observed = tail - censored
@@ -167,11 +167,6 @@ def _profile(background: _Array, censored: NDArray[np.int64]) -> _Profile:
         scales[:, i] = shapes[:, i] * largest / (point - 1.0)
         likelihood[:, i] = -observed * np.log(scales[:, i]) - total / shapes[:, i] - own
     return _Profile(threshold, likelihood, shapes, scales)
-
-
-def _usual(background: _Array) -> NDArray[np.int64]:
-    """How many scores are censored where there is no sign of homologs."""
-    return np.full(len(background), _ranks(background.shape[1])[0], dtype=np.int64)
 
 
 def typical_shape(backgrounds: Iterable[_Array]) -> Prior:
@@ -189,7 +184,7 @@ def typical_shape(backgrounds: Iterable[_Array]) -> Prior:
     """
     found = []
     for background in backgrounds:
-        profile = _profile(background, _usual(background))
+        profile = _profile(background, _ranks(background.shape[1])[0])
         likeliest = profile.likelihood.argmax(axis=1)
         found.append(np.take_along_axis(profile.shapes, likeliest[:, None], axis=1))
     return Prior(float(np.median(np.concatenate(found))))
@@ -208,10 +203,11 @@ def fit(background: _Array, prior: Prior) -> Tails:
     -------
     Tails
     """
-    return _posterior(_without_families(background, prior), prior, _usual(background))
+    usual = _ranks(background.shape[1])[0]
+    return _posterior(_without_families(background, prior), prior, usual)
 
 
-def _posterior(background: _Array, prior: Prior, censored: NDArray[np.int64]) -> Tails:
+def _posterior(background: _Array, prior: Prior, censored: int) -> Tails:
     """Fit the tails, so many of each query's best scores censored."""
     profile = _profile(background, censored)
     distance = (profile.shapes - prior.shape) / prior.deviation
@@ -246,7 +242,7 @@ def _without_families(background: _Array, prior: Prior) -> _Array:
     usual, tail = _ranks(n)
     most = int(tail * _BULK_CENSORED)
     heavy = Prior(max(prior.shape, 0.0), prior.deviation)
-    bulk = _posterior(background, heavy, np.full(len(background), most, dtype=np.int64))
+    bulk = _posterior(background, heavy, most)
     ladder = np.unique(np.geomspace(usual, most, 12).astype(np.int64))
     kept = background
     for query, row in enumerate(background):
