@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import itertools
 import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from rdsearch.errors import CalibrationError, InputError
-from rdsearch.plainvalues import check_names, check_type, listed, typed
+from rdsearch.plainvalues import UNFIT, entry
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,6 +41,7 @@ EVALUES = tuple(1e-3 * 30_000 ** (i / 45) for i in range(46))
 MOST_KNOTS = 1000
 _MOST_TIERS = 64
 
+_LONGEST_NAME = 1024
 # Far above any score: cosines lie in [-1, 1].
 _LARGEST_SCORE = 1e6
 # So much may the rows change before what was learnt is doubtful.
@@ -119,7 +121,7 @@ class TierCalibration:
     false_positives: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        check_names(tier=self.tier, codec=self.codec)
+        _check_names(tier=self.tier, codec=self.codec)
         if not 1 <= len(self.scores) == len(self.probabilities) <= MOST_KNOTS:
             raise InputError(
                 f"tier {self.tier}: expected 1 to {MOST_KNOTS:,} knots with a probability each; "
@@ -202,8 +204,8 @@ class Calibration:
     tiers: tuple[TierCalibration, ...]
 
     def __post_init__(self) -> None:
-        check_names(chain=self.chain_hash, space=self.space, checksum=self.space_sha256)
-        check_names(labels=self.labels)
+        _check_names(chain=self.chain_hash, space=self.space, checksum=self.space_sha256)
+        _check_names(labels=self.labels)
         if self.level not in CALIBRATED_LEVELS:
             raise InputError(
                 f"the level must be one of {', '.join(CALIBRATED_LEVELS)}; found {self.level!r}"
@@ -358,19 +360,26 @@ class Calibration:
         InputError
             A value is missing, unknown, of another type, or makes no sense.
         """
-        given = typed(cls, table, ("tiers",))
-        tiers = tuple(_tier(one) for one in listed(table, "tiers", _MOST_TIERS))
-        return cls(**given, tiers=tiers)
+        try:
+            values = {"tiers": (), **table}
+            return entry(cls, {**values, "tiers": tuple(map(_tier, values["tiers"]))})
+        except UNFIT as error:
+            raise InputError(f"calibration: an entry is missing or wrong ({error})") from error
 
 
 def _tier(table: Any) -> TierCalibration:
-    numbers = ("scores", "probabilities", "false_positives")
-    given = typed(TierCalibration, table, ("fdr", "fnr", *numbers))
-    for name in numbers:
-        given[name] = tuple(listed(table, name, MOST_KNOTS))
-        for value in given[name]:
-            check_type(name, value, "float")
-    for name in ("fdr", "fnr"):
-        cut = table[name]
-        given[name] = None if cut is None else Cut(**typed(Cut, cut))
-    return TierCalibration(**given)
+    lists = {name: tuple(table[name]) for name in ("scores", "probabilities", "false_positives")}
+    cuts = {
+        name: None if table[name] is None else entry(Cut, table[name]) for name in ("fdr", "fnr")
+    }
+    return entry(TierCalibration, {**table, **lists, **cuts})
+
+
+def _check_names(**names: str) -> None:
+    """Refuse names that are empty, endless or not printable."""
+    for name, value in names.items():
+        if not (0 < len(value) <= _LONGEST_NAME and value.isprintable()):
+            raise InputError(
+                f"calibration: expected a {name} of printable characters, found "
+                f"{reprlib.repr(value)}"
+            )

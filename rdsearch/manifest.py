@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from functools import cache
 from pathlib import Path
-from types import UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any
 
 from rdsearch.calibration import Calibration
 from rdsearch.errors import IndexDamagedError, IndexMissingError, InputError
 from rdsearch.fileentry import FileEntry, open_file
 from rdsearch.funnel import Funnel
 from rdsearch.guarantee import Guarantee
+from rdsearch.plainvalues import UNFIT, entry
 from rdsearch.recipe import Cells, Recipe, Scan
 
 __all__ = [
@@ -48,13 +46,8 @@ _MOST_ROWS = 1 << 62
 
 _SHOWN = 300
 
-# What an entry that is missing or of another kind leads to.
-_UNFIT = (LookupError, TypeError, ValueError, ArithmeticError, RecursionError, InputError)
-
 #: Ends the name of a scan file: few bits a dimension, and the same rows as the tier's own file.
 SCAN = ".scan"
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +267,7 @@ class Manifest:
             if manifest.to_bytes() != content:
                 raise damaged("it is not written as what has its own checksum is")
             return manifest
-        except _UNFIT as error:
+        except UNFIT as error:
             reason = str(error)
             shown = reason if len(reason) <= _SHOWN else f"{reason[:_SHOWN]}…"
             raise damaged(f"an entry is missing or wrong ({shown})") from error
@@ -320,8 +313,9 @@ class Manifest:
 
 
 def _parse(table: Mapping[str, Any]) -> Manifest:
-    def file(entry: Mapping[str, Any]) -> FileEntry:
-        return _entry(FileEntry, {**entry, "skipped": tuple(map(tuple, entry["skipped"]))})
+    def file(values: Mapping[str, Any]) -> FileEntry:
+        skipped = tuple(map(tuple, values["skipped"]))
+        return entry(FileEntry, {**values, "skipped": skipped})
 
     def files(entries: Any) -> tuple[FileEntry, ...]:
         return tuple(map(file, entries))
@@ -332,57 +326,23 @@ def _parse(table: Mapping[str, Any]) -> Manifest:
     if calibration is not None:
         values["calibration"] = Calibration.from_dict(calibration)
     scan = table["scan"]
-    values["scan"] = None if scan is None else _entry(TierEntry, scan)
-    values["tiers"] = tuple(_entry(TierEntry, entry) for entry in table["tiers"])
+    values["scan"] = None if scan is None else entry(TierEntry, scan)
+    values["tiers"] = tuple(entry(TierEntry, one) for one in table["tiers"])
     funnel, guarantee, tombstones = table["funnel"], table["guarantee"], table["tombstones"]
     through = {key: tuple(funnel[key]) for key in ("tiers", "shortlists")}
-    values["funnel"] = _entry(Funnel, {**funnel, **through})
-    values["guarantee"] = None if guarantee is None else _entry(Guarantee, guarantee)
+    values["funnel"] = entry(Funnel, {**funnel, **through})
+    values["guarantee"] = None if guarantee is None else entry(Guarantee, guarantee)
     cells = table["recipe"]["cells"]
-    cells = None if cells is None else _entry(Cells, cells)
+    cells = None if cells is None else entry(Cells, cells)
     scan = table["recipe"]["scan"]
-    scan = None if scan is None else _entry(Scan, scan)
-    values["recipe"] = _entry(Recipe, {**table["recipe"], "cells": cells, "scan": scan})
+    scan = None if scan is None else entry(Scan, scan)
+    values["recipe"] = entry(Recipe, {**table["recipe"], "cells": cells, "scan": scan})
     values["segments"] = tuple(
-        _entry(SegmentEntry, {**entry, "files": files(entry["files"])})
-        for entry in table["segments"]
+        entry(SegmentEntry, {**one, "files": files(one["files"])}) for one in table["segments"]
     )
     values["tombstones"] = None if tombstones is None else file(tombstones)
     values["files"] = files(table["files"])
-    return _entry(Manifest, values)
-
-
-@cache
-def _declared(kind: type[Any]) -> dict[str, Any]:
-    """The types of its fields, which take a millisecond to find out."""
-    return get_type_hints(kind)
-
-
-def _entry(kind: type[_T], values: Mapping[str, Any]) -> _T:
-    """One entry, its values of the types that it declares."""
-    made: Any = kind
-    for name, declared in _declared(made).items():
-        if not _fits(values[name], declared):
-            expected = getattr(declared, "__name__", declared)
-            raise TypeError(f"{name} must be {expected}; found {reprlib.repr(values[name])}")
-    return kind(**values)
-
-
-def _fits(value: Any, declared: Any) -> bool:
-    """Whether a value has a type; a whole number is no truth value, and a float may be whole."""
-    inside = get_args(declared)
-    if declared is Any:
-        return True
-    if isinstance(declared, UnionType):
-        return any(_fits(value, one) for one in inside)
-    if get_origin(declared) is tuple:
-        listed = inside[:1] * len(value) if inside[-1] is Ellipsis else inside
-        return type(value) is tuple and len(value) == len(listed) and all(map(_fits, value, listed))
-    if get_origin(declared) is dict:
-        return type(value) is dict
-    if declared is float:
-        return type(value) in (int, float) and math.isfinite(value)
-    return type(value) is declared
+    return entry(Manifest, values)
 
 
 def _canonical(table: Mapping[str, Any]) -> bytes:

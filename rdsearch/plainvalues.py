@@ -5,89 +5,68 @@ from __future__ import annotations
 import math
 import reprlib
 from collections.abc import Mapping
-from typing import Any
+from functools import cache
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from rdsearch.errors import InputError
 
-__all__ = ["check_names", "check_type", "listed", "typed"]
+__all__ = ["UNFIT", "entry"]
 
-_LONGEST_NAME = 1024
+#: What an entry that is missing or of another kind leads to.
+UNFIT = (LookupError, TypeError, ValueError, ArithmeticError, RecursionError, InputError)
 
-# The plain types of fields, as `from __future__ import annotations` leaves them.
-_TYPES: Mapping[str, tuple[type, ...]] = {
-    "str": (str,),
-    "int": (int,),
-    "float": (int, float),
-    "float | None": (int, float, type(None)),
-    "bool": (bool,),
-}
+_T = TypeVar("_T")
 
 
-def listed(table: Mapping[str, Any], name: str, most: int) -> list[Any]:
-    """A list of a table.
-
-    Raises
-    ------
-    InputError
-        It is none, or longer than `most`.
-    """
-    values = table.get(name)
-    if not isinstance(values, (list, tuple)) or len(values) > most:
-        raise InputError(
-            f"calibration: {name} must be a list of at most {most:,}; found {reprlib.repr(values)}"
-        )
-    return list(values)
+@cache
+def _declared(kind: type[Any]) -> dict[str, Any]:
+    """The types of its fields, which take a millisecond to find out."""
+    return get_type_hints(kind)
 
 
-def typed(kind: Any, table: Any, apart: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The values of a dataclass.
+def entry(kind: type[_T], values: Mapping[str, Any]) -> _T:
+    """A dataclass from plain values, which are of the types that it declares.
 
     Parameters
     ----------
     kind : type
-        The dataclass; its fields are of plain types but for those in `apart`.
-    table : object
-        What is read.
-    apart : tuple of str, optional
-        Fields that must be there and are looked at by the caller.
-
-    Returns
-    -------
-    dict of str to object
-        Without those in `apart`.
+        The dataclass. Entries that are dataclasses or tuples themselves are made before.
+    values : mapping
+        Nobody vouches for them.
 
     Raises
     ------
-    InputError
-        No table, or an entry is missing, unknown or of another type.
+    Exception
+        One of `UNFIT`: a value is missing, unknown, of another type, or makes no sense.
     """
-    declared = {name: field.type for name, field in kind.__dataclass_fields__.items()}
-    if not isinstance(table, Mapping):
-        raise InputError(f"calibration: expected a table, found {reprlib.repr(table)}")
-    if set(table) != set(declared):
-        differing = sorted(map(str, set(table) ^ set(declared)))
-        raise InputError(
-            f"calibration: expected the entries {', '.join(declared)}; missing or unknown: "
+    made: Any = kind
+    expected = _declared(made)
+    if set(values) != set(expected):
+        differing = sorted(map(str, set(values) ^ set(expected)))
+        raise TypeError(
+            f"expected the entries {', '.join(expected)}; missing or unknown: "
             f"{reprlib.repr(differing)}"
         )
-    for name, type_ in declared.items():
-        if name not in apart:
-            check_type(name, table[name], type_)
-    return {name: table[name] for name in declared if name not in apart}
+    for name, declared in expected.items():
+        if not _fits(values[name], declared):
+            needed = getattr(declared, "__name__", declared)
+            raise TypeError(f"{name} must be {needed}; found {reprlib.repr(values[name])}")
+    return kind(**values)
 
 
-def check_type(name: str, value: Any, declared: str) -> None:
-    """Refuse a value of another type; a truth value is no number, and numbers are finite."""
-    finite = not isinstance(value, float) or math.isfinite(value)
-    if type(value) not in _TYPES[declared] or not finite:
-        raise InputError(f"calibration: {name} must be {declared}; found {reprlib.repr(value)}")
-
-
-def check_names(**names: str) -> None:
-    """Refuse names that are empty, endless or not printable."""
-    for name, value in names.items():
-        if not (0 < len(value) <= _LONGEST_NAME and value.isprintable()):
-            raise InputError(
-                f"calibration: expected a {name} of printable characters, found "
-                f"{reprlib.repr(value)}"
-            )
+def _fits(value: Any, declared: Any) -> bool:
+    """Whether a value has a type; a whole number is no truth value, and a float may be whole."""
+    inside = get_args(declared)
+    if declared is Any:
+        return True
+    if isinstance(declared, UnionType):
+        return any(_fits(value, one) for one in inside)
+    if get_origin(declared) is tuple:
+        listed = inside[:1] * len(value) if inside[-1] is Ellipsis else inside
+        return type(value) is tuple and len(value) == len(listed) and all(map(_fits, value, listed))
+    if get_origin(declared) is dict:
+        return type(value) is dict
+    if declared is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is declared

@@ -1,13 +1,15 @@
-"""Proteins whose header columns and metadata differ, a catalog of them, and a made calibration."""
+"""Proteins that tests share: made ones, a catalog of them, packaged ones; a made calibration."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rdsearch import fasta, samples
 from rdsearch.calibration import Calibration
 from rdsearch.catalog import CatalogWriter
 from rdsearch.fasta import Record
@@ -107,3 +109,10 @@ def calibration(manifest: Manifest, scores: dict[str, float | None]) -> Calibrat
             "tiers": [known],
         }
     )
+
+
+def distinct_proteins(longest: int, count: int) -> list[Record]:
+    """The first packaged proteins of at most so many residues, each sequence once."""
+    short = (one for one in fasta.read(samples.PROTEINS) if len(one.sequence) <= longest)
+    distinct = {one.sequence: one for one in short}
+    return list(itertools.islice(distinct.values(), count))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 import json
 import subprocess
 import sys
@@ -13,18 +12,15 @@ from dataclasses import replace
 import pytest
 
 import rdsearch
-from rdsearch import fasta, samples
 from rdsearch.calibration import EVALUES
 from rdsearch.generations import publish, successor
 from rdsearch.manifest import Manifest
-from tests.described import calibration
+from tests.described import calibration, distinct_proteins
 
 
 @pytest.fixture(scope="module")
 def records():
-    short = (r for r in fasta.read(samples.PROTEINS) if len(r.sequence) <= 120)
-    distinct = {record.sequence: record for record in short}
-    return list(itertools.islice(distinct.values(), 205))
+    return distinct_proteins(120, 205)
 
 
 @pytest.fixture(scope="module")

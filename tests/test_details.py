@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 
 import numpy as np
 import pytest
 
 import rdsearch
-from rdsearch import details, fasta, samples
+from rdsearch import details
 from rdsearch.aligner import Aligner
 from rdsearch.errors import CalibrationError, InputError
 from rdsearch.funnel import Funnel
 from rdsearch.generations import publish, successor
 from rdsearch.hits import RESULT_COLUMNS, Hit
-from tests.described import calibration
+from tests.described import calibration, distinct_proteins
 
 
 @pytest.fixture(scope="module")
 def records():
-    short = (r for r in fasta.read(samples.PROTEINS) if len(r.sequence) <= 120)
-    distinct = {record.sequence: record for record in short}
-    return list(itertools.islice(distinct.values(), 210))
+    return distinct_proteins(120, 210)
 
 
 @pytest.fixture(scope="module")

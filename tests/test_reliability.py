@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import itertools
 import json
 import subprocess
 import sys
@@ -13,15 +12,14 @@ import numpy as np
 import pytest
 
 import rdsearch
-from rdsearch import fasta, labels, plots, reliability, samples
+from rdsearch import labels, plots, reliability, samples
 from rdsearch.errors import InputError
+from tests.described import distinct_proteins
 
 
 @pytest.fixture(scope="module")
 def records():
-    short = (r for r in fasta.read(samples.PROTEINS) if len(r.sequence) <= 150)
-    distinct = {record.sequence: record for record in short}
-    return list(itertools.islice(distinct.values(), 230))
+    return distinct_proteins(150, 230)
 
 
 @pytest.fixture(scope="module")

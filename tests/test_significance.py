@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import shutil
 
 import numpy as np
 import pytest
 
 import rdsearch
-from rdsearch import fasta, samples, tailfit
+from rdsearch import tailfit
 from rdsearch.background import background_rows
 from rdsearch.details import Details
 from rdsearch.errors import InputError
 from rdsearch.funnel import Funnel
+from tests.described import distinct_proteins
 
 
 @pytest.fixture(scope="module")
 def records():
-    short = (r for r in fasta.read(samples.PROTEINS) if len(r.sequence) <= 200)
-    distinct = {record.sequence: record for record in short}
-    return list(itertools.islice(distinct.values(), 320))
+    return distinct_proteins(200, 320)
 
 
 @pytest.fixture(scope="module")
