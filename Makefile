@@ -15,11 +15,11 @@ DEMO   := build/demo
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --constraint constraints.txt -e '.[cpu]'
+	$(PIP) install --constraint constraints.txt -e '.[cpu,server]'
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed tests/parity-requirements.txt
-	$(PIP) install --constraint constraints.txt -e '.[cpu,plots,dev,parity]'
+	$(PIP) install --constraint constraints.txt -e '.[cpu,server,plots,dev,parity]'
 	$(PIP) install --no-deps -r tests/parity-requirements.txt
 	touch $@
 

@@ -20,9 +20,9 @@ from rdsearch.alignment import Alignment, runs
 from rdsearch.errors import InputError
 from rdsearch.fasta import ALPHABET
 from rdsearch.hits import Hit, QueryHits
-from rdsearch.karlin import gumbel, library, substitution_scores
+from rdsearch.karlin import MATRICES, gumbel, library, recommended, substitution_scores
 
-__all__ = ["GAP_EXTEND", "GAP_OPEN", "MATRIX", "Aligner", "aligned", "by_alignment"]
+__all__ = ["GAP_EXTEND", "GAP_OPEN", "MATRIX", "Aligner", "aligned", "by_alignment", "chosen"]
 
 #: blastp's defaults.
 MATRIX, GAP_OPEN, GAP_EXTEND = "BLOSUM62", 11, 1
@@ -199,6 +199,21 @@ class Aligner:
             gap_openings=gaps,
             cigar=path.cigar,
         )
+
+
+def chosen(
+    matrix: str | None, gap_open: int | None, gap_extend: int | None, threads: int = 1
+) -> Aligner:
+    """The aligner that was asked for; gap costs that were not are usual for the matrix."""
+    name = (matrix or MATRIX).upper()
+    if name not in MATRICES:
+        raise InputError(f"there is no matrix {name}; choose from {', '.join(MATRICES)}")
+    usual = recommended(name)
+    costs = (
+        usual[0] if gap_open is None else gap_open,
+        usual[1] if gap_extend is None else gap_extend,
+    )
+    return Aligner(name, *costs, threads=threads)
 
 
 def aligned(

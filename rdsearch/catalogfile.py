@@ -262,6 +262,39 @@ class CatalogFile:
             reason = f"expected a row from 0 to {self.n_rows - 1}, found {row}"
         return CatalogError(f"{self.path}: {reason}", path=self.path)
 
+    def counted(
+        self, column: str, most: int, seconds: float
+    ) -> tuple[list[tuple[Any, int]], tuple[Any, Any, int]]:
+        """Values of a column, the most frequent first; see `rdsearch.columnvalues.summary`.
+
+        Parameters
+        ----------
+        column : str
+            One of `columns`.
+        most : int
+            Values at most.
+        seconds : float
+            Stop after so long.
+
+        Returns
+        -------
+        values : list of (value, int)
+            Of a list its items.
+        facts : (least value, greatest value, proteins without a value)
+        """
+        name, several = quoted(column), self.columns[column].endswith("[]")
+        value = f"unnest({name})" if several else name
+        with self._filter(seconds) as connection:
+            values = connection.execute(
+                f"SELECT value, count(*) AS n FROM (SELECT {value} AS value FROM {self._proteins}) "
+                "WHERE value IS NOT NULL GROUP BY value ORDER BY n DESC, value LIMIT $1",
+                [most],
+            ).fetchall()
+            (facts,) = connection.execute(
+                f"SELECT min({name}), max({name}), count(*) - count({name}) FROM {self._proteins}"
+            ).fetchall()
+        return values, facts
+
     @contextlib.contextmanager
     def _filter(self, seconds: float) -> Iterator[duckdb.DuckDBPyConnection]:
         """The connection for filters, interrupted after some time; damage gets its name."""

@@ -20,8 +20,10 @@ from rdsearch import (
     cli_calibrate,
     cli_change,
     cli_evaluate,
+    cli_key,
     cli_rerank,
     cli_search,
+    cli_serve,
     cli_tools,
     cli_tune,
 )
@@ -373,6 +375,8 @@ def verify(index: Path) -> None:
 
 for command in (
     cli_search.search,
+    cli_serve.serve,
+    cli_key.key,
     cli_rerank.rerank,
     cli_tune.tune,
     cli_calibrate.calibrate,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from tabulate import tabulate
 
-from rdsearch.calibration import EVALUES
 from rdsearch.cli_options import (
     EMBEDDING,
     EVALUE,
@@ -29,15 +27,12 @@ from rdsearch.cli_options import (
     together,
     working,
 )
-from rdsearch.errors import InputError, few
+from rdsearch.formats import FORMATS
 
 if TYPE_CHECKING:
-    from rdsearch.aligner import Aligner
     from rdsearch.details import Details
     from rdsearch.fasta import Record
     from rdsearch.funnel import Funnel
-    from rdsearch.hits import QueryHits
-    from rdsearch.index import Index
     from rdsearch.searcher import Step
 
 __all__ = ["search"]
@@ -97,7 +92,7 @@ _ALIGNMENT = together(
 
 @click.command()
 @click.argument("index", type=OUTPUT)
-@click.argument("query", type=QUERY)
+@click.argument("query", type=QUERY, required=False, metavar="QUERY")
 @K
 @_PLAN
 @_FILTERS
@@ -110,12 +105,18 @@ _ALIGNMENT = together(
     help="Print on standard error what each tier did: rows, bytes, time.",
 )
 @format_option()
+@click.option(
+    "--url",
+    metavar="URL",
+    help="Ask an rdsearch server; INDEX is then the name of one of its indexes, and may be left "
+    "out. Its key is read from RDSEARCH_API_KEY: everyone on this machine can read a command line.",
+)
 @RESULTS
 @EMBEDDING
 @PROGRESS
 def search(
     index: Path,
-    query: str,
+    query: str | None,
     k: int | None,
     from_tier: str | None,
     to_tier: str | None,
@@ -139,6 +140,7 @@ def search(
     in_memory: bool,
     explain: bool,
     format_: str,
+    url: str | None,
     output: str,
     chosen: list[str] | None,
     threads: int | None,
@@ -157,17 +159,26 @@ def search(
       rdsearch search indexes/mine query.fasta --evalue 1e-3 --align --format html -o report.html
       rdsearch search indexes/mine - --to-tier 150M --shortlist 8M:2000 < query.fasta
       rdsearch search indexes/mine query.fasta --where "length < 400 AND organism LIKE 'Homo%'"
+      rdsearch search --url http://127.0.0.1:8000 mine query.fasta --format tsv > hits.tsv
     """
-    import rdsearch
-    from rdsearch import details as detailed
-    from rdsearch import filters, outputs
-
     check_columns(chosen, format_)
-    needs = outputs.FORMATS[format_]
+    needs = FORMATS[format_]
     align = align or rerank is not None or needs.needs_alignment
     given = (matrix, gap_open, gap_extend)
     if not align and any(one is not None for one in given):
         raise click.UsageError("--matrix, --gap-open and --gap-extend need --align")
+    if url is not None:
+        from rdsearch import cli_remote
+
+        cli_remote.search_from(click.get_current_context(), align=align)
+        return
+    if query is None:
+        raise click.UsageError("Missing argument 'QUERY'.")
+    import rdsearch
+    from rdsearch import aligner, filters, outputs
+    from rdsearch import details as detailed
+    from rdsearch.finding import full_note, noting_full
+
     details = detailed.wanted(
         evalues=not no_evalues,
         evalue=evalue,
@@ -175,7 +186,7 @@ def search(
         fdr=fdr,
         fnr=fnr,
         trace=trace or format_ == "html",
-        align=_aligner(*given, threads) if align or format_ == "html" else False,
+        align=aligner.chosen(*given, threads or 1) if align or format_ == "html" else False,
         realign=rerank is not None,
         sequences=needs.needs_sequences,
     )
@@ -208,87 +219,26 @@ def search(
         limit = details.hits(k, opened.n_rows, funnel if shortlist else None)
         full: list[str] = []
         if details.cuts and limit < opened.n_rows:
-            found = _noting_full(found, limit, full)
-        notes = _notes(opened, funnel, details)
-        run = _run(opened, funnel, details, notes) if format_ == "html" else None
+            found = noting_full(found, limit, full)
+        notes, run = details.notes(opened, funnel), None
+        if format_ == "html":
+            run = outputs.run_of(opened, funnel, details, _settings(details, funnel), notes)
         outputs.write(found, output, format_, columns, types=opened.columns, run=run)
         for note in notes:
             say(note, quiet=quiet)
         if full:
-            say(
-                f"{len(full):,} queries have {limit:,} hits, the most that are given: others may "
-                f"pass too. Raise -k ({few(full)})",
-                quiet=quiet,
-            )
+            say(full_note(full, limit), quiet=quiet)
 
 
-def _noting_full(found: Iterable[QueryHits], limit: int, full: list[str]) -> Iterator[QueryHits]:
-    """The same results; the ids of queries with so many hits are added to `full`."""
-    for result in found:
-        if len(result.hits) >= limit:
-            full.append(result.query.id)
-        yield result
-
-
-def _aligner(
-    matrix: str | None, gap_open: int | None, gap_extend: int | None, threads: int | None
-) -> Aligner:
-    """The aligner that was asked for; gap costs that were not are usual for the matrix."""
-    from rdsearch import aligner, karlin
-
-    name = (matrix or aligner.MATRIX).upper()
-    if name not in karlin.MATRICES:
-        raise InputError(f"there is no matrix {name}; choose from {', '.join(karlin.MATRICES)}")
-    usual = karlin.recommended(name)
-    return aligner.Aligner(
-        name,
-        usual[0] if gap_open is None else gap_open,
-        usual[1] if gap_extend is None else gap_extend,
-        threads=threads or 1,
-    )
-
-
-def _notes(index: Index, funnel: Funnel, details: Details) -> list[str]:
-    """What a reader of the results has to know."""
-    notes = []
-    if details.evalues and index.significance.reason is not None:
-        notes.append(f"no e-values: {index.significance.reason}")
-    notes += details.doubts(index)
-    guarantee = index.manifest.guarantee
-    if guarantee is not None and funnel == index.default_funnel:
-        notes.append(f"funnel {funnel}: {guarantee}")
-    return notes
-
-
-def _run(index: Index, funnel: Funnel, details: Details, notes: list[str]) -> Any:
-    """What a report says of the search."""
-    from rdsearch import outputs
-
+def _settings(details: Details, funnel: Funnel) -> dict[str, str]:
+    """What a report says of the command."""
     context = click.get_current_context()
     settings = {"funnel": str(funnel)}
     for name, value in context.params.items():
         source = context.get_parameter_source(name)
         if source is click.core.ParameterSource.COMMANDLINE and name not in ("output", "format_"):
             settings[name.replace("_", "-")] = str(value)
-    aligner = details.aligner
-    if aligner is not None:
-        settings["alignment"] = (
-            f"{aligner.matrix}, gaps {aligner.gap_open} and {aligner.gap_extend}"
-        )
-    calibration, last = index.manifest.calibration, funnel.tiers[-1]
-    points, threshold = [], None
-    if calibration is not None and calibration.covers(last):
-        tier = calibration.at(last)
-        points = list(zip(EVALUES, tier.false_positives, strict=False))
-        threshold = None if tier.fdr is None else str(calibration)
-    return outputs.Run(
-        settings=settings,
-        index=index.info(),
-        notes=notes,
-        calibration=points,
-        threshold=threshold,
-        matrix="BLOSUM62" if aligner is None else aligner.matrix,
-    )
+    return settings | details.settings
 
 
 def _explain(query: Record, steps: list[Step]) -> None:

@@ -117,6 +117,17 @@ class Details:
             k = min(CUT_HITS, n_rows, *(() if funnel is None else funnel.shortlists))
         return hits_wanted(k, n_rows, funnel)
 
+    def notes(self, index: Index, funnel: Funnel) -> list[str]:
+        """What a reader of the results has to know."""
+        notes = []
+        if self.evalues and index.significance.reason is not None:
+            notes.append(f"no e-values: {index.significance.reason}")
+        notes += self.doubts(index)
+        guarantee = index.manifest.guarantee
+        if guarantee is not None and funnel == index.default_funnel:
+            notes.append(f"funnel {funnel}: {guarantee}")
+        return notes
+
     def doubts(self, index: Index) -> list[str]:
         """What is doubtful about a rate that was asked for."""
         calibration = index.manifest.calibration
@@ -137,6 +148,14 @@ class Details:
             traced=self.trace,
             aligned=self.aligner is not None,
         )
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """How hits are aligned, for a report."""
+        one = self.aligner
+        if one is None:
+            return {}
+        return {"alignment": f"{one.matrix}, gaps {one.gap_open} and {one.gap_extend}"}
 
     def threshold(self, index: Index, tier: str) -> float | None:
         """Score that a hit must have for the rate that was asked for."""

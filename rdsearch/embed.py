@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, MutableMapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -71,6 +71,9 @@ class Embedder:
         Residues the model sees at once, and shared by neighbouring windows.
     stream_layers : bool, optional
         Keep one layer in memory at a time, for members larger than memory.
+    models : mapping, optional
+        Where loaded members stay; embedders that share it share them. Without one a member is
+        freed when the next is loaded.
 
     Attributes
     ----------
@@ -94,6 +97,7 @@ class Embedder:
         window: int = LONGEST_WINDOW,
         overlap: int | None = None,
         stream_layers: bool = False,
+        models: MutableMapping[Hashable, list[Model]] | None = None,
     ) -> None:
         if overlap is None:
             overlap = min(DEFAULT_OVERLAP, window // 4)
@@ -115,7 +119,8 @@ class Embedder:
         self._overlap = overlap
         self._stream = stream_layers
         self._checkpoints: dict[str, Checkpoint] = {}
-        self._loaded: tuple[str, list[Model]] | None = None
+        self._kept = models is not None
+        self._loaded: MutableMapping[Hashable, list[Model]] = {} if models is None else models
 
     @property
     def signature(self) -> dict[str, str | int]:
@@ -355,12 +360,14 @@ class Embedder:
         return self._checkpoints[member.name]
 
     def _models(self, member: Member) -> list[Model]:
-        """The member on each device; the member before it is freed first."""
-        if self._loaded is None or self._loaded[0] != member.name:
-            checkpoint = self._checkpoint(member)
-            self._loaded = None
+        """The member on each device; where none are kept the one before it is freed first."""
+        checkpoint = self._checkpoint(member)
+        key = (checkpoint.path, tuple(self._devices), self._dtype, self._stream)
+        if key not in self._loaded:
+            if not self._kept:
+                self._loaded.clear()
             try:
-                models = [
+                self._loaded[key] = [
                     Model(checkpoint, device, self._dtype, self._stream) for device in self._devices
                 ]
             except (MemoryError, RuntimeError) as error:
@@ -371,8 +378,7 @@ class Embedder:
                     f"({checkpoint.path}). Use --stream-layers, which keeps one layer in memory",
                     member=member.name,
                 ) from error
-            self._loaded = (member.name, models)
-        return self._loaded[1]
+        return self._loaded[key]
 
 
 def _long(cut: Sequence[Sequence[Window]]) -> Iterator[tuple[int, Sequence[Window]]]:

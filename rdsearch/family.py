@@ -12,7 +12,10 @@ from pathlib import Path
 
 from rdsearch.errors import InputError
 
-__all__ = ["ESM2", "FAMILIES", "MINI", "Family", "Member", "get"]
+__all__ = ["ESM2", "FAMILIES", "MINI", "TOKENS", "Family", "Member", "get"]
+
+#: Tokens of ESM-2's vocabulary.
+TOKENS = 33
 
 _FAIR_ESM = "https://dl.fbaipublicfiles.com/fair-esm/models"
 _PACKAGED = Path(__file__).parent / "data" / "mini"
@@ -62,6 +65,13 @@ class Member:
     def boundary(self) -> int:
         """Dimensions of the tier that ends with this member."""
         return self.width if self.target is None else self.target
+
+    @property
+    def parameters(self) -> int:
+        """Parameters that an embedding runs through: layers, token embedding, last norm."""
+        attention, feed_forward, norms = 4 * (self.width + 1), 8 * self.width + 5, 4
+        layer = self.width * (attention + feed_forward + norms)
+        return self.layers * layer + self.width * (TOKENS + 2)
 
     @property
     def packaged_path(self) -> Path | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rdsearch.details import ALIGNED_HITS, Details, Judged, completed, cut, traced
-from rdsearch.errors import InputError
+from rdsearch.errors import InputError, few
 from rdsearch.fasta import Record
 from rdsearch.funnel import Funnel
 from rdsearch.hits import QueryHits, TierScore, assemble
@@ -19,7 +19,7 @@ from rdsearch.rankings import Step
 if TYPE_CHECKING:
     from rdsearch.index import Index
 
-__all__ = ["find"]
+__all__ = ["find", "find_in_space", "full_note", "noting_full"]
 
 
 def find(
@@ -55,13 +55,44 @@ def find(
     if len(queries) != len(vectors):
         raise InputError(f"{len(queries)} queries need as many vectors; found {len(vectors)}")
     exclude = own_rows(index.catalog, queries) if exclude_self else None
-    wanted = min(max(k, ALIGNED_HITS), index.n_rows) if details.realign else k
-    last, searched = funnel.tiers[-1], index.n_rows if rows is None else len(rows)
-    mapped = index.in_space(vectors, last)
-    rankings = index.rank_in_space(mapped, wanted, funnel, rows=rows, exclude=exclude, trace=True)
+    mapped = index.in_space(vectors, funnel.tiers[-1])
     if explain is not None:
         for query, steps in zip(queries, index.explain(vectors, k, funnel, rows), strict=True):
             explain(query, steps)
+    return find_in_space(index, queries, mapped, k, funnel, rows, exclude, details)
+
+
+def find_in_space(
+    index: Index,
+    queries: Sequence[Record],
+    mapped: NDArray[np.float32],
+    k: int,
+    funnel: Funnel,
+    rows: NDArray[np.int64] | None,
+    exclude: Sequence[int] | None,
+    details: Details,
+) -> list[QueryHits]:
+    """Search an index with queries that are in its space.
+
+    Parameters
+    ----------
+    index : Index
+    queries : sequence of Record
+    mapped : ndarray, shape (n, at least dims of the funnel's last tier), float32
+        As `rdsearch.searcher.Searcher.in_space` gives them.
+    k, funnel, rows, details
+        As in `find`.
+    exclude : sequence of int or None
+        For each query a row to leave out; -1 for none.
+
+    Returns
+    -------
+    list of QueryHits
+        In the order of the queries.
+    """
+    wanted = min(max(k, ALIGNED_HITS), index.n_rows) if details.realign else k
+    last, searched = funnel.tiers[-1], index.n_rows if rows is None else len(rows)
+    rankings = index.rank_in_space(mapped, wanted, funnel, rows=rows, exclude=exclude, trace=True)
     judged = cut(index, mapped, rankings, last, details, max(searched, 1))
     stands: Sequence[list[tuple[TierScore, ...]] | None] = [None] * len(judged)
     if details.trace:
@@ -69,6 +100,22 @@ def find(
         stands = traced(index, mapped, kept, last, rows=rows, exclude=exclude)
     results = _described(index, queries, judged, stands, funnel.tiers)
     return [QueryHits(query, hits[:k]) for query, hits in completed(index, results, details)]
+
+
+def noting_full(found: Iterable[QueryHits], limit: int, full: list[str]) -> Iterator[QueryHits]:
+    """The same results; the ids of queries with so many hits are added to `full`."""
+    for result in found:
+        if len(result.hits) >= limit:
+            full.append(result.query.id)
+        yield result
+
+
+def full_note(full: Sequence[str], limit: int) -> str:
+    """What a reader has to know of queries that have as many hits as are given at most."""
+    return (
+        f"{len(full):,} queries have {limit:,} hits, the most that are given: others may pass too. "
+        f"Raise -k ({few(full)})"
+    )
 
 
 def _described(

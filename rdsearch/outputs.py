@@ -18,15 +18,21 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import rdsearch
 from rdsearch import a3m, durable, parquet, report, tables
+from rdsearch.calibration import EVALUES
 from rdsearch.errors import InputError
 from rdsearch.formats import FORMATS, Format
 from rdsearch.hits import QueryHits
 
-__all__ = ["FORMATS", "Format", "Run", "chosen", "versions", "write"]
+if TYPE_CHECKING:
+    from rdsearch.details import Details
+    from rdsearch.funnel import Funnel
+    from rdsearch.index import Index
+
+__all__ = ["FORMATS", "Format", "Run", "chosen", "run_of", "versions", "write"]
 
 # What a search computes with; both of FAISS's packages provide one module.
 _LIBRARIES = ("faiss-cpu", "faiss-gpu", "torch", "fair-esm", "numpy", "duckdb", "pyopal")
@@ -80,6 +86,44 @@ class Run:
     version: str = rdsearch.__version__
     versions: Mapping[str, str] = field(default_factory=versions)
     time: str = field(default_factory=_now)
+
+
+def run_of(
+    index: Index,
+    funnel: Funnel,
+    details: Details,
+    settings: Mapping[str, str],
+    notes: Sequence[str],
+    name: str | None = None,
+) -> Run:
+    """What a report says of a search.
+
+    Parameters
+    ----------
+    index : Index
+    funnel : Funnel
+    details : Details
+    settings, notes
+        As in `Run`.
+    name : str, optional
+        The index is called by it; by its path where it is not given.
+    """
+    calibration, last = index.manifest.calibration, funnel.tiers[-1]
+    points: list[tuple[float, float]] = []
+    threshold = None
+    if calibration is not None and calibration.covers(last):
+        tier = calibration.at(last)
+        points = list(zip(EVALUES, tier.false_positives, strict=False))
+        threshold = None if tier.fdr is None else str(calibration)
+    facts = index.info()
+    return Run(
+        settings=settings,
+        index=facts if name is None else facts | {"path": name},
+        notes=notes,
+        calibration=points,
+        threshold=threshold,
+        matrix="BLOSUM62" if details.aligner is None else details.aligner.matrix,
+    )
 
 
 def chosen(columns: Sequence[str], wanted: Sequence[str]) -> list[str]:

@@ -153,6 +153,9 @@ class QueryEmbedder:
 
         chain = self.chain if tier is None else self.chain.upto(tier)
         tier = chain.tiers[-1]
+        for wider in self.chain.tiers[self.chain.tiers.index(tier) :]:
+            if wider in self._embedders:
+                return self._embedders[wider]
         if tier not in self._embedders:
             made = self.manifest.embedding
             embedder = Embedder(

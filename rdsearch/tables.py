@@ -29,6 +29,7 @@ __all__ = [
     "jsonl",
     "m8",
     "note_unaligned",
+    "plain",
     "readable",
     "short",
     "table",
@@ -139,7 +140,7 @@ def jsonl(results: Iterable[QueryHits], out: IO[str], columns: Sequence[str]) ->
     for _, hits in results:
         for hit in hits:
             values = hit.as_dict()
-            line = {name: _plain(_rounded(name, values.get(name))) for name in columns}
+            line = {name: plain(_rounded(name, values.get(name))) for name in columns}
             if traced:
                 line["tiers"] = [
                     {"tier": at.tier, "score": _rounded("score", at.score), "rank": at.rank}
@@ -199,7 +200,7 @@ def readable(name: str, value: Any) -> str:
     if isinstance(value, list | tuple) and not any(isinstance(one, dict | list) for one in value):
         return ";".join(readable("", one) for one in value)
     if isinstance(value, dict | list | tuple):
-        return json.dumps(_plain(value), ensure_ascii=False)
+        return json.dumps(plain(value), ensure_ascii=False)
     return str(value)
 
 
@@ -289,16 +290,16 @@ def _rounded(name: str, value: Any) -> Any:
     return round(value, 6) if name in _SCORES or name.startswith("score_") else value
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A value that JSON can hold: numbers stay numbers, everything else is text."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float | Decimal):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(name): _plain(one) for name, one in value.items()}
+        return {str(name): plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple | set):
-        return [_plain(one) for one in value]
+        return [plain(one) for one in value]
     return value.hex() if isinstance(value, bytes) else str(value)
 
 

@@ -27,7 +27,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from rdsearch.errors import WeightsError
-from rdsearch.family import Member
+from rdsearch.family import TOKENS, Member
 
 __all__ = ["Checkpoint", "Description", "describe", "fetch", "folders", "locate", "obtain"]
 
@@ -40,7 +40,6 @@ _UNUSED = re.compile(r"^(lm_head\.|contact_head\.|layers\.\d+\.self_attn\.rot_em
 _SUFFIXES = (".pt", ".safetensors")
 _EMBEDDING = "embed_tokens.weight"
 _FINAL = ("emb_layer_norm_after.weight", "emb_layer_norm_after.bias")
-_TOKENS = 33
 _ZIP = b"PK\x03\x04"
 # What reading a damaged zip, pickle or tensor table can raise.
 _UNREADABLE = (
@@ -278,7 +277,7 @@ class Checkpoint:
     def _expected(self) -> dict[str, tuple[int, ...]]:
         """The tensors an embedding needs, and their shapes."""
         width = self.member.width
-        shapes = {_EMBEDDING: (_TOKENS, width), _FINAL[0]: (width,), _FINAL[1]: (width,)}
+        shapes = {_EMBEDDING: (TOKENS, width), _FINAL[0]: (width,), _FINAL[1]: (width,)}
         layer = _layer_shapes(self.member)
         return shapes | {
             f"layers.{i}.{name}": shape

@@ -1,0 +1,343 @@
+"""Files, links, jobs, keys, keyboard and small screens: what a search from the page goes through."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.browsing import OVER, as_fasta, browser, expected, records, visiting
+from tests.serving import served, serving
+
+__all__ = ["browser", "served"]
+
+
+@pytest.fixture(scope="module")
+def queries():
+    return records(3)
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory, mini_index):
+    """A server that asks for a key and takes three sequences at once."""
+    folder = tmp_path_factory.mktemp("guarded")
+    shutil.copytree(mini_index, folder / "mini")
+    command = [sys.executable, "-m", "rdsearch", "key", "new", "page", "--file", folder / "keys"]
+    made = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    options = ("--api-key-file", folder / "keys", "--limit", "sequences=3")
+    with serving(folder / "mini", options=list(map(str, options))) as server:
+        server.key = made.stdout.split()[-1]
+        yield server
+
+
+def hits_of(server, body):
+    headers = {"Authorization": f"Bearer {server.key}"} if hasattr(server, "key") else {}
+    status, found = server.post("/v1/search", body, **headers)
+    assert status == 200
+    return [one["accession"] for one in found["results"][0]["hits"]]
+
+
+def test_every_format_downloads_and_parses(browser, served, queries, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    body = {"fasta": as_fasta(queries[:1]), "k": 25}
+    found = hits_of(served, body)
+    formats = served.get("/v1/limits")[1]["formats"]
+    read = {
+        "json": lambda data: [one["accession"] for one in json.loads(data)["results"][0]["hits"]],
+        "jsonl": lambda data: [json.loads(one)["accession"] for one in data.splitlines()],
+        "tsv": lambda data: column(data, "\t"),
+        "csv": lambda data: column(data, ","),
+        "m8": lambda data: [one.split("\t")[1] for one in data.decode().splitlines()],
+        "parquet": lambda data: parquet.read_table(io.BytesIO(data))["accession"].to_pylist(),
+        "fasta": lambda data: headers(data),
+        "a3m": lambda data: headers(data)[1:],
+    }
+    assert {*read, "table", "html"} == set(formats)
+    with visiting(browser, served.url, accept_downloads=True) as visit:
+        visit.open()
+        visit.page.uncheck("#align")
+        visit.search(body["fasta"])
+        assert visit.accessions() == found
+        offered = "(all) => all.map((one) => one.value)"
+        assert visit.page.eval_on_selector_all("#format option", offered) == list(formats)
+        for name in formats:
+            path = visit.download(name, tmp_path)
+            ending = "txt" if name == "table" else name
+            assert path.name == f"rdsearch-sp_P41238_ABEC1_HUMAN.{ending}"
+            data = path.read_bytes()
+            if name in read:
+                assert [one.split("|")[1] if "|" in one else one for one in read[name](data)] == found
+            else:
+                assert all(one.encode() in data for one in found)
+
+
+def column(data, separator):
+    return [one["accession"] for one in csv.DictReader(io.StringIO(data.decode()), delimiter=separator)]
+
+
+def headers(data):
+    return [one[1:].split()[0].split("/")[0] for one in data.decode().splitlines() if one[0] == ">"]
+
+
+def test_a_link_brings_the_search_back(browser, served, queries):
+    with visiting(browser, served.url, permissions=["clipboard-read", "clipboard-write"]) as visit:
+        visit.open().page.fill("#k", "7")
+        visit.page.select_option("#tier", "1.2M")
+        visit.page.check("#self")
+        visit.page.uncheck("#align")
+        visit.page.click(".filters summary")
+        visit.page.click("#add-filter")
+        visit.page.get_by_label("Column", exact=True).select_option("length")
+        visit.page.get_by_label("From", exact=True).fill("50")
+        visit.search(as_fasta(queries[:1]))
+        found = visit.accessions()
+        visit.page.click("#link")
+        visit.page.wait_for_selector("text=Copied")
+        link = visit.page.evaluate("() => navigator.clipboard.readText()")
+    body = {"fasta": as_fasta(queries[:1]), "k": 7, "to_tier": "1.2M", "where": "length >= 50"}
+    assert found == hits_of(served, {**body, "exclude_self": True})
+    assert link.startswith(served.url + "/#")
+    with visiting(browser, served.url) as visit:
+        visit.page.goto(link)
+        visit.page.wait_for_selector(OVER)
+        assert visit.accessions() == found
+        assert visit.page.input_value("#fasta") == as_fasta(queries[:1]).strip()
+        assert visit.page.input_value("#k") == "7"
+        assert visit.page.input_value("#tier") == "1.2M"
+        assert visit.page.input_value("#where") == '"length" >= 50'
+        assert visit.page.get_by_label("From", exact=True).input_value() == "50"
+        assert visit.page.is_checked("#self")
+        assert not visit.page.is_checked("#align")
+
+
+def test_long_sequences_stay_out_of_the_link(browser, served, queries):
+    long = [queries[2]] * 1
+    text = as_fasta(long) + "".join(f">r{n}\n{queries[1].sequence}\n" for n in range(5))
+    with visiting(browser, served.url) as visit:
+        visit.open().search(text)
+        assert "fasta=" not in visit.page.url
+        assert "k=25" in visit.page.url
+
+
+def test_a_large_search_is_a_job_and_can_be_cancelled(browser, guarded, queries):
+    text = as_fasta(queries) + as_fasta(queries).replace(">", ">again_")
+    headers = {"Authorization": f"Bearer {guarded.key}"}
+    with visiting(browser, guarded.url) as visit:
+        visit.page.goto(guarded.url)
+        visit.page.get_by_label("API key").fill(guarded.key)
+        visit.page.keyboard.press("Tab")
+        visit.page.wait_for_selector("#tier option", state="attached")
+        with visit.page.expect_request("**/v1/jobs"):
+            visit.search(text)
+        assert len(visit.texts("table.queries tbody tr")) == 6
+        body = {"fasta": as_fasta(queries[:1]), "k": 25}
+        assert visit.accessions() == hits_of(guarded, body)
+        # One that takes long, from a file: what is too long to be edited is searched whole.
+        large = "".join(
+            f">p{n}\n{one.sequence[n % 50 :]}\n" for n in range(700) for one in queries
+        )
+        visit.page.evaluate(
+            """(text) => {
+              const carried = new DataTransfer();
+              carried.setData("text", text);
+              const event = new ClipboardEvent("paste", { clipboardData: carried, cancelable: true });
+              document.querySelector("#fasta").select();
+              document.querySelector("#fasta").dispatchEvent(event);
+            }""",
+            large,
+        )
+        assert "2,100 sequences" in visit.page.inner_text("#fasta-count")
+        assert "searched as a job" in visit.page.inner_text("#fasta-count")
+        with visit.page.expect_response("**/v1/jobs") as made:
+            visit.page.click("#go")
+        job = made.value.json()["id"]
+        visit.page.wait_for_selector("#progress:not([hidden])")
+        visit.page.wait_for_function(
+            "() => document.querySelector('#progress-text').textContent.includes('of 2,100 sequences')"
+        )
+        with visit.page.expect_response(lambda one: one.request.method == "DELETE") as gone:
+            visit.page.click("#cancel")
+        assert gone.value.status == 202
+        visit.page.wait_for_selector("#progress", state="hidden")
+        assert guarded.get(f"/v1/jobs/{job}", **headers)[1]["state"] in ("cancelled", "running")
+        # The results before are still there, and so is the text.
+        assert len(visit.texts("table.queries tbody tr")) == 6
+        assert "2,100 sequences" in visit.page.inner_text("#fasta-count")
+
+
+def test_keys(browser, guarded, queries):
+    with visiting(browser, guarded.url) as visit:
+        visit.page.goto(guarded.url)
+        key = visit.page.get_by_label("API key")
+        key.wait_for()
+        visit.search(as_fasta(queries[:1]))
+        assert "A key is needed" in visit.page.inner_text("#error")
+        key.fill("wrong")
+        visit.search()
+        assert "The key is wrong" in visit.page.inner_text("#error")
+        assert visit.page.evaluate("() => document.activeElement.id") == "key"
+        assert visit.page.input_value("#fasta") == as_fasta(queries[:1])
+        expected(visit, 401)
+        key.fill(guarded.key)
+        visit.search()
+        assert visit.accessions() == hits_of(guarded, {"fasta": as_fasta(queries[:1]), "k": 25})
+        kept = "() => [{...localStorage}, document.cookie, location.href].map((one) => JSON.stringify(one)).join()"
+        assert guarded.key not in visit.page.evaluate(kept)
+        assert guarded.key in visit.page.evaluate("() => JSON.stringify({...sessionStorage})")
+
+
+def test_a_busy_server_is_asked_again(browser, served, queries):
+    problem = {
+        "type": "urn:rdsearch:problem:queue-full",
+        "title": "Too Many Requests",
+        "status": 429,
+        "detail": "the queue is full",
+    }
+    with visiting(browser, served.url) as visit:
+        visit.open().page.route(
+            "**/v1/search",
+            lambda route: route.fulfill(status=429, json=problem, headers={"Retry-After": "1"}),
+            times=1,
+        )
+        visit.search(as_fasta(queries[:1]))
+        assert "The server is busy" in visit.page.inner_text("#error")
+        again = visit.page.get_by_role("button", name="Try again")
+        assert "in 1 second" in again.inner_text()
+        assert again.is_disabled()
+        again.click()
+        visit.page.wait_for_selector("table.hits")
+        assert visit.page.is_hidden("#error")
+        expected(visit, 429)
+
+
+def test_a_search_that_waits_says_so_and_can_be_cancelled(browser, served, queries):
+    with visiting(browser, served.url) as visit:
+        visit.open().page.route("**/v1/search", lambda route: None)
+        visit.page.fill("#fasta", as_fasta(queries[:1]))
+        visit.page.click("#go")
+        visit.page.wait_for_selector("#progress:not([hidden])")
+        assert visit.page.inner_text("#status") == "Searching"
+        assert visit.page.get_attribute("#status", "aria-live") == "polite"
+        visit.page.get_by_role("button", name="Cancel").click()
+        visit.page.wait_for_selector("#progress", state="hidden")
+        assert visit.page.inner_text("#status") == "Cancelled"
+        assert visit.page.is_hidden("#error")
+
+
+def test_the_keyboard_alone_is_enough(browser, served, queries):
+    with visiting(browser, served.url) as visit:
+        keys = visit.open().page.keyboard
+
+        def reach(holds, key="Tab"):
+            for _ in range(60):
+                keys.press(key)
+                if visit.page.evaluate(f"() => {{ const at = document.activeElement; return {holds}; }}"):
+                    outline = "() => getComputedStyle(document.activeElement).outlineStyle"
+                    assert visit.page.evaluate(outline) != "none"
+                    return
+            raise AssertionError(f"Tab does not come to {holds}")
+
+        reach("at.id === 'skip'")
+        reach("at.id === 'fasta'")
+        keys.insert_text(as_fasta(queries[:1]))
+        keys.press("Control+Enter")
+        visit.page.wait_for_selector("table.hits")
+        visit.page.wait_for_function("() => document.activeElement.id === 'results-heading'")
+        reach("at.matches('table.hits button.open')")
+        keys.press("Enter")
+        visit.page.wait_for_selector("tr.details .block")
+        assert visit.page.evaluate("() => document.activeElement.getAttribute('aria-expanded')") == "true"
+        reach("at.matches('pre.alignment')")
+        # And out again, to the end of the page.
+        reach("at.matches('footer a')")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_has_no_horizontal_scroll(browser, served, queries, scheme):
+    size = {"viewport": {"width": 380, "height": 800}, "color_scheme": scheme}
+    with visiting(browser, served.url, **size) as visit:
+        visit.open()
+        assert visit.width() == (380, 380)
+        visit.page.click(".filters summary")
+        visit.page.click("#add-filter")
+        visit.search(as_fasta(queries))
+        visit.page.locator("table.hits button.open").first.click()
+        visit.page.wait_for_selector("tr.details .block")
+        visit.page.click(".menu summary")
+        assert visit.width() == (380, 380)
+        # The details of a hit are as wide as the window, not as the table.
+        assert visit.page.locator(".detail").bounding_box()["width"] <= 380
+        visit.search("MKV1")
+        assert visit.width() == (380, 380)
+        expected(visit, 422)
+
+
+def luminance(colour):
+    parts = [int(one) / 255 for one in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+    linear = [one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read_in_both_colours(browser, served, queries, scheme):
+    """Contrast of every text that is shown, by WCAG's formula: at least 4.5 (AA)."""
+    with visiting(browser, served.url, color_scheme=scheme) as visit:
+        visit.open().search(as_fasta(queries[:2]))
+        visit.page.locator("table.hits button.open").first.click()
+        visit.page.wait_for_selector("tr.details .block")
+        pairs = visit.page.evaluate(
+            """() => {
+              const found = new Set();
+              for (const one of document.querySelectorAll("body *:not(option)")) {
+                const has = [...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+                if (!has || !one.checkVisibility() || one.closest("svg, :disabled")) continue;
+                let under = one;
+                const back = (at) => getComputedStyle(at).backgroundColor;
+                while (under.parentElement && back(under) === "rgba(0, 0, 0, 0)") under = under.parentElement;
+                found.add(`${getComputedStyle(one).color}|${back(under)}|${one.className || one.tagName}`);
+              }
+              return [...found];
+            }"""
+        )
+        assert len(pairs) > 10
+        for pair in pairs:
+            ink, paper, what = pair.split("|")
+            high, low = sorted([luminance(ink), luminance(paper)], reverse=True)
+            assert (high + 0.05) / (low + 0.05) >= 4.5, (what, ink, paper)
+        ground = luminance(visit.page.evaluate("() => getComputedStyle(document.documentElement).backgroundColor"))
+        assert (ground < 0.1) == (scheme == "dark")
+        visit.page.click("#theme")
+        turned = luminance(visit.page.evaluate("() => getComputedStyle(document.documentElement).backgroundColor"))
+        assert (turned < 0.1) != (scheme == "dark")
+        visit.page.reload()
+        visit.page.wait_for_selector(OVER)
+        kept = luminance(visit.page.evaluate("() => getComputedStyle(document.documentElement).backgroundColor"))
+        assert kept == turned
+
+
+def test_every_control_has_a_name(browser, served, queries):
+    with visiting(browser, served.url) as visit:
+        visit.open().page.click(".filters summary")
+        visit.page.click("#add-filter")
+        visit.search(as_fasta(queries[:2]))
+        visit.page.locator("table.hits button.open").first.click()
+        nameless = visit.page.evaluate(
+            """() => [...document.querySelectorAll("button, input, select, textarea, a, [role=button], [role=region]")]
+              .filter((one) => !(one.labels?.length || one.textContent.trim() || one.getAttribute("aria-label")
+                || one.getAttribute("aria-hidden")))
+              .map((one) => one.outerHTML)"""
+        )
+        assert nameless == []
+        ids = visit.page.evaluate("() => [...document.querySelectorAll('[id]')].map((one) => one.id)")
+        assert len(ids) == len(set(ids))
+        pointed = visit.page.evaluate(
+            """() => [...document.querySelectorAll("[aria-describedby], [aria-labelledby], label[for]")]
+              .flatMap((one) => [one.getAttribute("aria-describedby"), one.getAttribute("aria-labelledby"), one.htmlFor])
+              .filter((id) => id && !document.getElementById(id))"""
+        )
+        assert pointed == []
