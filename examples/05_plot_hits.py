@@ -35,7 +35,8 @@ result = answer.results[0]
 hits = pd.DataFrame(result.hits)
 tiers = [name.removeprefix("score_") for name in hits if name.startswith("score_")]
 print(f"{query.id} in {answer.index}, {answer.funnel}")
-print(hits[["rank", "accession", "score", "evalue", "organism", "protein_name"]].head(10))
+shown = ["rank", "accession", "score", "evalue", "organism", "protein_name"]
+print(hits.reindex(columns=shown).head(10))  # an index may have no e-values
 
 # %% Three panels
 colours = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -47,7 +48,7 @@ for tier, colour in zip(tiers, colours, strict=False):
 by_tier.set(xlabel="rank", ylabel="score (cosine)", title="score at each tier")
 by_tier.legend(title="tier", frameon=False)
 
-evalues = hits["evalue"].dropna()
+evalues = hits.reindex(columns=["evalue"])["evalue"].dropna()
 if len(evalues):
     by_evalue.semilogy(hits["rank"][evalues.index], evalues, "o", markersize=4, color=colours[0])
     by_evalue.axhline(1e-3, color="#555555", linestyle="--", linewidth=1, label="0.001")

@@ -19,7 +19,7 @@ __all__ = ["search_from", "search_remote"]
 
 # What concerns the machine that searches, or that only a search on it can show.
 _LOCAL = (
-    *("in_memory", "explain"),
+    *("in_memory", "explain", "threads"),
     *("weights", "device", "dtype", "tokens_per_batch", "stream_layers"),
 )
 
@@ -60,13 +60,13 @@ def search_from(context: click.Context, *, align: bool) -> None:
         index = None
     options = {name: given[name] for name in _SAME if given[name] not in (None, False)}
     if given["no_evalues"]:
-        pass
+        options["evalues"] = False
     if given["ids"] is not None:
         from rdsearch import filters
 
-        filters.read_ids(given["ids"])
+        options["ids"] = filters.read_ids(given["ids"])
     if align:
-        pass
+        options["align"] = True
     search_remote(
         given["url"],
         None if index is None else str(index),
@@ -133,7 +133,7 @@ def search_remote(
         and path is not None
         and (path.is_dir() or (not path.suffix and not path.exists()))
     )
-    plan = {"format": format, "index": index, "columns": None, **options}
+    plan = {"format": format, "index": index, "columns": chosen, **options}
     notes: dict[str, None] = {}
     with working(None, quiet) as progress, client.Client(url, api_key=api_key) as server:
         records = client_requests.records_of(query)
@@ -151,7 +151,7 @@ def search_remote(
             with outputs._named(path):
                 path.mkdir(parents=True, exist_ok=True)
                 for record in records:
-                    file = path / f"x{a3m.safe_name(record.id, taken)}.a3m"
+                    file = path / f"{a3m.safe_name(record.id, taken)}.a3m"
                     written = server.search_to(file, record, progress=progress, **plan)
                     notes |= dict.fromkeys(written.notes)
         else:
@@ -159,7 +159,7 @@ def search_remote(
                 written = server.search_to(out, records, progress=progress, **plan)
             notes |= dict.fromkeys(written.notes)
     for note in notes:
-        say(note)
+        say(note, quiet=quiet)
 
 
 class _Decoded:

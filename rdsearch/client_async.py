@@ -73,13 +73,13 @@ class AsyncClient:
         key = requests.key_of(api_key)
         headers = {"User-Agent": f"rdsearch/{__version__}", "Accept": "application/json"}
         if key is not None:
-            pass
+            headers["Authorization"] = f"Bearer {key}"
         self._http = self._connection(
             headers=headers,
             transport=transport,
             timeout=self._times(timeout + _MARGIN),
             # A proxy would look for this machine's servers on its own machine.
-            trust_env=True,
+            trust_env=not is_here(self.url),
             limits=self._httpx.Limits(max_connections=None, max_keepalive_connections=100),
         )
         self._limits: dict[str, Any] | None = None

@@ -8,9 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
+import pytest
 
 from rdsearch.client import AsyncClient, Client, Job
+from rdsearch.client_connections import Awaited, Blocking
 
+JOB = "/v1/jobs/j1"
 URL = "http://127.0.0.1:9"
 LIMITS = {"sequences": 3, "residues": 100, "body_bytes": 20_000}
 HIT = {"query": "q", "rank": 1, "accession": "P1", "score": 0.5}
@@ -125,3 +128,38 @@ def run(
             return await work(_Awaitable(blocking))
 
     return asyncio.run(scenario())
+
+
+@pytest.fixture(params=["sync", "async"])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """Seconds that were waited; nobody does wait."""
+    waited = []
+
+    async def sleep(_, seconds):
+        waited.append(seconds)
+
+    monkeypatch.setattr(Blocking, "sleep", sleep)
+    monkeypatch.setattr(Awaited, "sleep", sleep)
+    return waited
+
+
+def ask(kind, server, work, **given):
+    return run(kind, work, transport=httpx.MockTransport(server), **given)
+
+
+def with_job(*streams, result=b"hits"):
+    """A server that takes jobs only."""
+    streams = streams or (event(id="j1", state="done", notes=["a note"]),)
+    return Mocked(
+        **{
+            "POST /v1/jobs": httpx.Response(202, json={"id": "j1", "state": "waiting"}),
+            f"{JOB}/events": [httpx.Response(200, content=one) for one in streams],
+            f"{JOB}/result": httpx.Response(200, content=result),
+            f"DELETE {JOB}": httpx.Response(204),
+        }
+    )

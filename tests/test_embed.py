@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import logging
+import math
 import random
 import weakref
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
 
 from rdsearch import family
 from rdsearch.batches import Window, coverage, pack, size, windows
@@ -150,6 +152,33 @@ def test_one_member_in_memory_at_a_time(monkeypatch):
     monkeypatch.setattr("rdsearch.devices.Encoder", load)
     runs.pool(family.MINI.members[1], ["MK"])
     assert alive == [False]  # gone before the second is read
+
+
+def test_members_that_stay_are_loaded_once_for_all_who_share_them(monkeypatch):
+    loaded = []
+
+    def load(*arguments):
+        loaded.append(arguments[0].member.name)
+        return Encoder(*arguments)
+
+    monkeypatch.setattr("rdsearch.devices.Encoder", load)
+    models: dict = {}
+    one, other = embedder(models=models), embedder(models=models)
+    expected = [embedder().pool(member, SEQUENCES) for member in family.MINI.members[:2]]
+    loaded.clear()
+    for _ in range(2):
+        for runs in (one, other):
+            for member, vectors in zip(family.MINI.members, expected, strict=False):
+                np.testing.assert_array_equal(runs.pool(member, SEQUENCES), vectors)
+    assert loaded == ["0.1M", "0.5M"]
+
+
+def test_parameters_are_the_checkpoints():
+    for member in family.MINI.members:
+        with safe_open(member.packaged_path, "pt") as file:
+            sizes = {name: math.prod(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        expected = sum(size for name, size in sizes.items() if not name.startswith("lm_head"))
+        assert member.parameters == expected
 
 
 def test_signature_tells_what_determines_the_numbers():

@@ -125,6 +125,31 @@ def test_origins_that_are_let_in(keys):
     assert "access-control-allow-origin" not in other.headers
 
 
+@pytest.mark.parametrize(
+    ("site", "origin", "status"),
+    [
+        ("cross-site", "https://evil.test", 403),
+        ("same-site", "https://other.here", 403),
+        ("cross-site", None, 403),
+        ("cross-site", "null", 403),
+        ("cross-site", "https://lab.example.org", 200),
+        ("same-origin", "http://here:1", 200),
+        ("none", None, 200),
+        (None, "https://evil.test", 200),  # no browser of today; what it gets it cannot read
+    ],
+)
+def test_pages_of_other_origins_cannot_make_the_server_work(site, origin, status):
+    app = application(cors_origins=("https://lab.example.org",))
+    headers = {"Sec-Fetch-Site": site, "Origin": origin}
+    headers = {name: value for name, value in headers.items() if value is not None}
+    answer = ask(app, "POST", "/v1/raw", content=b"text", headers=headers)
+    assert answer.status_code == status
+    if status == 403:
+        problem(answer, 403, "other-origin")
+    # Links to the page and what it loads work.
+    assert ask(app, "GET", "/v1/limits", headers=headers).status_code == 200
+
+
 # Keys
 
 
@@ -201,7 +226,9 @@ def test_the_document_has_what_the_guard_may_answer(keys):
     for _ in range(2):
         schema = ask(app, "GET", "/openapi.json").json()
         search = schema["paths"]["/v1/search"]["post"]
-        assert {"200", "400", "401", "408", "413", "421", "422", "500", "503"} == set(search["responses"])
+        assert {"200", "400", "401", "403", "408", "413", "421", "422", "500", "503"} == set(
+            search["responses"]
+        )
         assert search["security"] == [{"bearer": []}, {"header": []}]
         assert "security" not in schema["paths"]["/v1/limits"]["get"]
         assert set(schema["components"]["securitySchemes"]) == {"bearer", "header"}

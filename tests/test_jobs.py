@@ -10,16 +10,19 @@ import os
 import re
 import threading
 import weakref
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("fastapi", reason="needs rdsearch[server]")
 
 from rdsearch.errors import InputError
+from rdsearch.fasta import Record
 from rdsearch.server import job as job_module
 from rdsearch.server import jobs as module
 from rdsearch.server import problems
 from rdsearch.server.problems import Problem
+from rdsearch.server.settings import Settings
 from tests.jobbing import Alive, World, lines, plan, until, world
 from tests.stored import tmpfs
 
@@ -79,6 +82,48 @@ def test_parts_are_small_and_let_clients_pass(quick):
         f"q{place}" for place in range(30)
     ]
     assert quick.engine.urgent == {False}
+
+
+@pytest.mark.parametrize(
+    ("speed", "expected"), [(100, 25), (4_000, 1_000), (40_000, 10_000), (10**9, 32_000)]
+)
+def test_parts_take_a_quarter_of_a_second(speed, expected):
+    """Whatever an engine computes in a second; also where two are answered together."""
+    for together in (1, 2):
+        pace = job_module.Pace(Settings(batch_residues=32_000))
+        for _ in range(40):
+            residues = int(pace.residues)
+            pace.learn(residues, together * residues / speed)
+            for _ in range(together - 1):
+                pace.learn(residues, 0.0)
+        assert expected / 2 <= pace.residues <= expected * 2
+        assert pace.residues <= 32_000
+
+
+def test_parts_are_of_the_pace():
+    records = [Record(str(place), "", "M" * 10) for place in range(20)]
+    records[7] = Record("long", "", "M" * 500)
+    pace = job_module.Pace(Settings(batch_sequences=6))
+    parts = pace.parts(records)
+    sizes = [len(next(parts))]
+    pace.residues = 25
+    sizes += [len(part) for part in parts]
+    assert sizes == [6, 1, 1, 2, 2, 2, 2, 2, 2]
+    assert sum(sizes) == 20
+
+
+def test_a_slow_engine_gets_smaller_parts(slow, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(job_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    job = running(slow, ["M" * 250] * 40)
+    while len(slow.engine.asked) < 12:
+        now[0] += 10
+        count = len(slow.engine.asked)
+        slow.engine.answer()
+        until(lambda count=count: len(slow.engine.asked) > count)
+    assert len(slow.engine.asked[0]) == 4
+    assert len(slow.engine.asked[-1]) == 1
+    slow.jobs.remove(job.id)
 
 
 def test_two_parts_are_in_flight_and_three_in_memory(slow):

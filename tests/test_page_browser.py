@@ -67,7 +67,8 @@ def test_the_map_is_that_of_the_api(results, answer):
     found, hits = answer["results"][0]["map"], answer["results"][0]["hits"]
     places = results.page.eval_on_selector_all(
         "svg.map circle.hit",
-        "(all) => all.map((one) => [one.dataset.accession, one.cx.baseVal.value, one.cy.baseVal.value])",
+        """(all) => all.map((one) =>
+          [one.dataset.accession, one.cx.baseVal.value, one.cy.baseVal.value])""",
     )
     by_accession = {one: (x, y) for one, x, y in places}
     assert len(by_accession) == len(hits) == len(found["hits"])
@@ -85,7 +86,9 @@ def test_the_map_is_that_of_the_api(results, answer):
             -scale * (hits_at[accession][1] - hits_at[left][1]), abs=0.5
         )
     assert len(results.texts("svg.map circle.other")) == len(found["others"])
-    assert f"{100 * found['explained']:.0f} % of the variance" in results.page.inner_text("figure.map")
+    assert f"{100 * found['explained']:.0f} % of the variance" in results.page.inner_text(
+        "figure.map"
+    )
 
 
 def test_columns_sort_both_ways(browser, served, queries, answer):
@@ -169,7 +172,9 @@ def test_a_hit_on_the_map_opens_its_row(browser, served, queries, answer):
         mark.dispatch_event("pointerenter")
         assert hits[2]["accession"] in visit.page.inner_text("figure.map .said")
         mark.dispatch_event("click")
-        assert visit.page.locator("tr.opened").get_attribute("data-accession") == hits[2]["accession"]
+        assert (
+            visit.page.locator("tr.opened").get_attribute("data-accession") == hits[2]["accession"]
+        )
         # One stop for Tab; arrows walk by rank.
         visit.page.locator("svg.map circle.hit[tabindex='0']").focus()
         visit.page.keyboard.press("ArrowRight")
@@ -190,7 +195,9 @@ def test_a_filter_is_sent_as_the_condition_that_is_shown(browser, served, querie
         second.get_by_label("Column", exact=True).select_option("organism")
         second.get_by_label("Test", exact=True).select_option("contains")
         visit.page.wait_for_selector("datalist option", state="attached")
-        values = visit.page.eval_on_selector_all("datalist option", "(all) => all.map((o) => o.value)")
+        values = visit.page.eval_on_selector_all(
+            "datalist option", "(all) => all.map((o) => o.value)"
+        )
         listed = served.get("/v1/indexes/mini/columns/organism")[1]["values"]
         assert values == [one for one, _ in listed]
         second.get_by_label("Value", exact=True).fill("A")
@@ -259,7 +266,8 @@ def test_a_plain_sequence_and_files(browser, served, queries, tmp_path):
             """(text) => {
               const carried = new DataTransfer();
               carried.items.add(new File([text], "two.fa"));
-              const event = new DragEvent("drop", { dataTransfer: carried, bubbles: true, cancelable: true });
+              const how = { dataTransfer: carried, bubbles: true, cancelable: true };
+              const event = new DragEvent("drop", how);
               document.querySelector("#drop").dispatchEvent(event);
             }""",
             text,
@@ -325,7 +333,9 @@ def test_nothing_from_the_server_becomes_html(browser, served, queries, answer):
     with visiting(browser, served.url) as visit:
         visit.page.route("**/v1/search", lambda route: route.fulfill(json=changed))
         visit.open().search(as_fasta(queries[:1]))
-        visit.page.get_by_role("button", name=changed["results"][0]["hits"][0]["accession"], exact=True).first.click()
+        visit.page.get_by_role(
+            "button", name=changed["results"][0]["hits"][0]["accession"], exact=True
+        ).first.click()
         visit.page.wait_for_selector("tr.details .block")
         assert visit.page.locator("#results img, #results script").count() == 0
         assert visit.texts("table.hits tbody tr:not(.details) .organism")[0] == evil
@@ -346,7 +356,9 @@ def test_why_there_are_no_evalues_is_said(results, served):
     assert reason in results.page.inner_text("#results")
     assert reason in results.page.inner_text("#cut-note")
     assert results.texts("#cut option") == ["any score"]
-    assert "mini: for demonstration; not a good homology model" in results.page.inner_text("#notice")
+    assert "mini: for demonstration; not a good homology model" in results.page.inner_text(
+        "#notice"
+    )
 
 
 def test_the_tier_has_its_cost(browser, served, queries):

@@ -1,4 +1,4 @@
-"""Files, links, jobs, keys, keyboard and small screens: what a search from the page goes through."""
+"""Files, links, jobs, keys, keyboard and small screens: a search from the page, and around it."""
 
 from __future__ import annotations
 
@@ -71,13 +71,17 @@ def test_every_format_downloads_and_parses(browser, served, queries, tmp_path):
             assert path.name == f"rdsearch-sp_P41238_ABEC1_HUMAN.{ending}"
             data = path.read_bytes()
             if name in read:
-                assert [one.split("|")[1] if "|" in one else one for one in read[name](data)] == found
+                assert [
+                    one.split("|")[1] if "|" in one else one for one in read[name](data)
+                ] == found
             else:
                 assert all(one.encode() in data for one in found)
 
 
 def column(data, separator):
-    return [one["accession"] for one in csv.DictReader(io.StringIO(data.decode()), delimiter=separator)]
+    return [
+        one["accession"] for one in csv.DictReader(io.StringIO(data.decode()), delimiter=separator)
+    ]
 
 
 def headers(data):
@@ -138,14 +142,13 @@ def test_a_large_search_is_a_job_and_can_be_cancelled(browser, guarded, queries)
         body = {"fasta": as_fasta(queries[:1]), "k": 25}
         assert visit.accessions() == hits_of(guarded, body)
         # One that takes long, from a file: what is too long to be edited is searched whole.
-        large = "".join(
-            f">p{n}\n{one.sequence[n % 50 :]}\n" for n in range(700) for one in queries
-        )
+        large = "".join(f">p{n}\n{one.sequence[n % 50 :][:120]}\n" for n in range(700) for one in queries)
         visit.page.evaluate(
             """(text) => {
               const carried = new DataTransfer();
               carried.setData("text", text);
-              const event = new ClipboardEvent("paste", { clipboardData: carried, cancelable: true });
+              const how = { clipboardData: carried, cancelable: true };
+              const event = new ClipboardEvent("paste", how);
               document.querySelector("#fasta").select();
               document.querySelector("#fasta").dispatchEvent(event);
             }""",
@@ -158,7 +161,7 @@ def test_a_large_search_is_a_job_and_can_be_cancelled(browser, guarded, queries)
         job = made.value.json()["id"]
         visit.page.wait_for_selector("#progress:not([hidden])")
         visit.page.wait_for_function(
-            "() => document.querySelector('#progress-text').textContent.includes('of 2,100 sequences')"
+            "() => document.querySelector('#progress-text').textContent.includes('of 2,100')"
         )
         with visit.page.expect_response(lambda one: one.request.method == "DELETE") as gone:
             visit.page.click("#cancel")
@@ -186,7 +189,7 @@ def test_keys(browser, guarded, queries):
         key.fill(guarded.key)
         visit.search()
         assert visit.accessions() == hits_of(guarded, {"fasta": as_fasta(queries[:1]), "k": 25})
-        kept = "() => [{...localStorage}, document.cookie, location.href].map((one) => JSON.stringify(one)).join()"
+        kept = "() => JSON.stringify([{...localStorage}, document.cookie, location.href])"
         assert guarded.key not in visit.page.evaluate(kept)
         assert guarded.key in visit.page.evaluate("() => JSON.stringify({...sessionStorage})")
 
@@ -236,7 +239,9 @@ def test_the_keyboard_alone_is_enough(browser, served, queries):
         def reach(holds, key="Tab"):
             for _ in range(60):
                 keys.press(key)
-                if visit.page.evaluate(f"() => {{ const at = document.activeElement; return {holds}; }}"):
+                if visit.page.evaluate(
+                    f"() => {{ const at = document.activeElement; return {holds}; }}"
+                ):
                     outline = "() => getComputedStyle(document.activeElement).outlineStyle"
                     assert visit.page.evaluate(outline) != "none"
                     return
@@ -251,7 +256,10 @@ def test_the_keyboard_alone_is_enough(browser, served, queries):
         reach("at.matches('table.hits button.open')")
         keys.press("Enter")
         visit.page.wait_for_selector("tr.details .block")
-        assert visit.page.evaluate("() => document.activeElement.getAttribute('aria-expanded')") == "true"
+        assert (
+            visit.page.evaluate("() => document.activeElement.getAttribute('aria-expanded')")
+            == "true"
+        )
         reach("at.matches('pre.alignment')")
         # And out again, to the end of the page.
         reach("at.matches('footer a')")
@@ -272,7 +280,7 @@ def test_a_phone_has_no_horizontal_scroll(browser, served, queries, scheme):
         assert visit.width() == (380, 380)
         # The details of a hit are as wide as the window, not as the table.
         assert visit.page.locator(".detail").bounding_box()["width"] <= 380
-        visit.search("MKV1")
+        visit.search(">a\nMKV1")
         assert visit.width() == (380, 380)
         expected(visit, 422)
 
@@ -294,12 +302,15 @@ def test_text_can_be_read_in_both_colours(browser, served, queries, scheme):
             """() => {
               const found = new Set();
               for (const one of document.querySelectorAll("body *:not(option)")) {
-                const has = [...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+                const texts = [...one.childNodes].filter((node) => node.nodeType === 3);
+                const has = texts.some((node) => node.data.trim());
                 if (!has || !one.checkVisibility() || one.closest("svg, :disabled")) continue;
                 let under = one;
                 const back = (at) => getComputedStyle(at).backgroundColor;
-                while (under.parentElement && back(under) === "rgba(0, 0, 0, 0)") under = under.parentElement;
-                found.add(`${getComputedStyle(one).color}|${back(under)}|${one.className || one.tagName}`);
+                const clear = () => back(under) === "rgba(0, 0, 0, 0)";
+                while (under.parentElement && clear()) under = under.parentElement;
+                const what = one.className || one.tagName;
+                found.add(`${getComputedStyle(one).color}|${back(under)}|${what}`);
               }
               return [...found];
             }"""
@@ -309,14 +320,20 @@ def test_text_can_be_read_in_both_colours(browser, served, queries, scheme):
             ink, paper, what = pair.split("|")
             high, low = sorted([luminance(ink), luminance(paper)], reverse=True)
             assert (high + 0.05) / (low + 0.05) >= 4.5, (what, ink, paper)
-        ground = luminance(visit.page.evaluate("() => getComputedStyle(document.documentElement).backgroundColor"))
+        ground = luminance(
+            visit.page.evaluate("() => getComputedStyle(document.documentElement).backgroundColor")
+        )
         assert (ground < 0.1) == (scheme == "dark")
         visit.page.click("#theme")
-        turned = luminance(visit.page.evaluate("() => getComputedStyle(document.documentElement).backgroundColor"))
+        turned = luminance(
+            visit.page.evaluate("() => getComputedStyle(document.documentElement).backgroundColor")
+        )
         assert (turned < 0.1) != (scheme == "dark")
         visit.page.reload()
         visit.page.wait_for_selector(OVER)
-        kept = luminance(visit.page.evaluate("() => getComputedStyle(document.documentElement).backgroundColor"))
+        kept = luminance(
+            visit.page.evaluate("() => getComputedStyle(document.documentElement).backgroundColor")
+        )
         assert kept == turned
 
 
@@ -327,17 +344,22 @@ def test_every_control_has_a_name(browser, served, queries):
         visit.search(as_fasta(queries[:2]))
         visit.page.locator("table.hits button.open").first.click()
         nameless = visit.page.evaluate(
-            """() => [...document.querySelectorAll("button, input, select, textarea, a, [role=button], [role=region]")]
-              .filter((one) => !(one.labels?.length || one.textContent.trim() || one.getAttribute("aria-label")
-                || one.getAttribute("aria-hidden")))
+            """() => [...document.querySelectorAll(
+              "button, input, select, textarea, a, [role=button], [role=region]")]
+              .filter((one) => !(one.labels?.length || one.textContent.trim()
+                || one.getAttribute("aria-label") || one.getAttribute("aria-hidden")))
               .map((one) => one.outerHTML)"""
         )
         assert nameless == []
-        ids = visit.page.evaluate("() => [...document.querySelectorAll('[id]')].map((one) => one.id)")
+        ids = visit.page.evaluate(
+            "() => [...document.querySelectorAll('[id]')].map((one) => one.id)"
+        )
         assert len(ids) == len(set(ids))
         pointed = visit.page.evaluate(
-            """() => [...document.querySelectorAll("[aria-describedby], [aria-labelledby], label[for]")]
-              .flatMap((one) => [one.getAttribute("aria-describedby"), one.getAttribute("aria-labelledby"), one.htmlFor])
+            """() => [...document.querySelectorAll(
+              "[aria-describedby], [aria-labelledby], label[for]")]
+              .flatMap((one) => [one.getAttribute("aria-describedby"),
+                one.getAttribute("aria-labelledby"), one.htmlFor])
               .filter((id) => id && !document.getElementById(id))"""
         )
         assert pointed == []

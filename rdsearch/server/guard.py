@@ -3,8 +3,8 @@
 Plain ASGI, one class a concern, in this order from the outside:
 
 `_Envelope` (request id, log line, headers of every answer), `_Hosts`, CORS, `_Failures` (no stack
-trace reaches a client), `_Authentication`, `rdsearch.server.bodies.Bodies`
-(sizes and patience).
+trace reaches a client), `_Origins`, `_Authentication`, `rdsearch.server.bodies.Bodies` (sizes and
+patience).
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ _PAGE = "/page/"
 _PROBES = frozenset({"/healthz", "/readyz"})
 _UNREMARKABLE = _PROBES | {"/metrics"}
 _BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _SEGMENT = 32
 
@@ -79,6 +80,7 @@ def install(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(Bodies, settings=settings)
     if keys is not None:
         app.add_middleware(_Authentication, keys=keys)
+    app.add_middleware(_Origins, origins=settings.cors_origins)
     app.add_middleware(_Failures)
     if settings.cors_origins:
         app.add_middleware(
@@ -137,6 +139,8 @@ def document(schema: dict[str, Any], settings: Settings) -> None:
             if settings.api_keys is not None and not is_open(path):
                 operation["security"] = [{"bearer": []}, {"header": []}]
                 answers["401"] = "A key is missing or wrong."
+            if method.upper() not in _SAFE_METHODS:
+                answers["403"] = "A web page of another origin asked."
             if method.upper() in _BODY_METHODS:
                 answers["400"] = "The body is not text."
                 answers["408"] = "The body came too slowly."
@@ -258,6 +262,33 @@ def _host(value: str) -> str:
     if value.count(":") == 1:  # more of them: an IPv6 address without brackets
         value = value.partition(":")[0]
     return value.removesuffix(".")
+
+
+class _Origins:
+    """Web pages of other origins cannot make this server work.
+
+    They could not read its answers without CORS, but a browser may send what they ask all the
+    same. It says so itself: https://www.w3.org/TR/fetch-metadata/.
+    """
+
+    def __init__(self, app: ASGIApp, origins: tuple[str, ...]) -> None:
+        self._app = app
+        self._origins = frozenset(origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] not in _SAFE_METHODS:
+            headers = Headers(scope=scope)
+            own = headers.get("sec-fetch-site", "none") in ("same-origin", "none")
+            if not own and not self._origins & {"*", headers.get("origin", "")}:
+                problem = Problem(
+                    403,
+                    "other-origin",
+                    "a web page of another origin asked this; who runs the server can let it: "
+                    "rdsearch serve --cors-origin ORIGIN",
+                )
+                await refuse(scope, receive, send, problem)
+                return
+        await self._app(scope, receive, send)
 
 
 class _Failures:

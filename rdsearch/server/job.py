@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from rdsearch.server.jobfiles import JobFolder
     from rdsearch.server.planning import Planned
     from rdsearch.server.service import Service
+    from rdsearch.server.settings import Settings
 
-__all__ = ["STATES", "Cancelled", "Job", "copied", "run", "stopping"]
+__all__ = ["STATES", "Cancelled", "Job", "Pace", "copied", "run", "stopping"]
 
 #: States of a job; the last three are final.
 STATES = ("waiting", "running", "done", "failed", "cancelled")
@@ -30,6 +32,8 @@ STATES = ("waiting", "running", "done", "failed", "cancelled")
 _FINAL = frozenset(STATES[2:])
 # Parts that are asked for and not taken.
 _IN_FLIGHT = 2
+# Seconds that the engine is to take for a part.
+_PART = 0.25
 # Seconds after which a job that waits for the engine looks whether it is to stop.
 _PULSE = 0.1
 
@@ -142,11 +146,11 @@ def copied(problem: Problem) -> Problem:
     return Problem(problem.status, problem.kind, problem.detail, headers=headers, **facts)
 
 
-def _text(time: float | None) -> str | None:
+def _text(when: float | None) -> str | None:
     """ISO 8601, UTC."""
-    if time is None:
+    if when is None:
         return None
-    moment = datetime.fromtimestamp(time, timezone.utc)
+    moment = datetime.fromtimestamp(when, timezone.utc)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -201,12 +205,15 @@ def _results(
     job: Job, planned: Planned, service: Service, check: Callable[[], None]
 ) -> Generator[QueryHits, None, None]:
     """Results in the order of the queries; of a few parts at any time, however many there are."""
-    parts = _parts(planned.records, service.settings.batch_sequences)
+    pace = Pace(service.settings)
+    parts = pace.parts(planned.records)
     flying: deque[futures.Future[list[QueryHits]]] = deque()
 
     def ask() -> None:
         while len(flying) < _IN_FLIGHT and (part := next(parts, None)) is not None:
-            flying.append(service.engine.submit(planned, part, deadline=None, urgent=False))
+            future = service.engine.submit(planned, part, deadline=None, urgent=False)
+            future.add_done_callback(pace.watch(part))
+            flying.append(future)
 
     try:
         ask()
@@ -225,9 +232,60 @@ def _results(
             future.cancel()
 
 
-def _parts(records: list[Record], size: int) -> Iterator[list[Record]]:
-    for start in range(0, len(records), size):
-        yield records[start : start + size]
+class Pace:
+    """How large the parts of a job are.
+
+    A client's request waits for what the engine is at, and is answered together with what else is
+    there. So a part is what the engine does in a fraction of a second, which are a few sequences on
+    a processor and a full batch on an accelerator.
+
+    Parameters
+    ----------
+    settings : Settings
+
+    Attributes
+    ----------
+    residues : float
+        Of the next part; one sequence may have more.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._most, self._sequences = settings.batch_residues, settings.batch_sequences
+        self.residues = self._most / 32
+        self._work = self._seconds = self._last = 0.0
+
+    def parts(self, records: Sequence[Record]) -> Iterator[list[Record]]:
+        """All records in their order, as many at a time as the pace is then."""
+        start = 0
+        while start < len(records):
+            part: list[Record] = []
+            room = self.residues
+            for record in records[start : start + self._sequences]:
+                room -= len(record.sequence)
+                if part and room < 0:
+                    break
+                part.append(record)
+            start += len(part)
+            yield part
+
+    def watch(self, part: Sequence[Record]) -> Callable[[object], None]:
+        """What is to be called when a part that is asked for now is answered."""
+        asked, residues = time.monotonic(), sum(len(record.sequence) for record in part)
+
+        def answered(_: object) -> None:
+            now = time.monotonic()
+            self.learn(residues, now - max(asked, self._last))
+            self._last = now
+
+        return answered
+
+    def learn(self, residues: int, seconds: float) -> None:
+        """Take in how long the engine was at a part."""
+        # What was before counts half: two parts may be answered together, the second in no time.
+        self._work = self._work / 2 + residues
+        self._seconds = self._seconds / 2 + seconds
+        right = _PART * self._work / max(self._seconds, 1e-6)
+        self.residues = min(max(right, self.residues / 2, 1.0), self.residues * 2, self._most)
 
 
 def _wait(future: futures.Future[list[QueryHits]], check: Callable[[], None]) -> None:

@@ -36,7 +36,7 @@ _FRAMES = 30
 
 def redacted(text: str) -> str:
     """A text for the log: one line, not long, without what reads like a sequence."""
-    line = text
+    line = _SEQUENCE.sub(_LEFT_OUT, text)
     line = "".join(one if one.isprintable() else " " for one in line)
     return line if len(line) <= _CUT else line[:_CUT] + "…"
 

@@ -94,12 +94,11 @@ class Served:
         self._summaries: dict[str, Summary] = {}
 
     def warm(self) -> None:
-        """Load the models and the tiers of the default funnel."""
-        last = self.index.tiers[-1]
+        """Load what the default funnel needs; wider members are loaded when they are asked for."""
+        last = self.index.default_funnel.tiers[-1]
         anything = Record("warm", "warm", "M" * 16)
         vector = self.index.embed([anything.sequence], last)
-        for funnel in (self.index.default_funnel, self.index.plan(to_tier=last)):
-            self.index.search_vectors([anything], vector, 1, funnel)
+        self.index.search_vectors([anything], vector, 1)
         self.now = self.index.snapshot()
         self.ready = True
 

@@ -81,7 +81,7 @@ export function mapOf(result, onPick) {
       "figcaption",
       { class: "small" },
       said,
-      el("p", { class: "quiet" }, sample("query-mark", "query"), sample("hit m4", "hit, darker where the score is higher"), sample("other", "other proteins")),
+      el("p", { class: "quiet" }, sample("query-mark", "query"), sample("hit m4", "hit, stronger in colour where the score is higher"), sample("other", "other proteins")),
       el("p", { class: "quiet" }, `This plane shows ${percent(map.explained, 0)} of the variance: near on it is not always near.`),
     ),
   );
