@@ -138,7 +138,8 @@ def plan_of(
     """Plan a search for records; see `planned`."""
     limits, index = service.settings.limits, served.now
     try:
-        return _planned(served, index, plan, records, format, limits, job)
+        batch = service.settings.batch_sequences
+        return _planned(served, index, plan, records, format, limits, job, batch)
     except (InputError, CalibrationError) as error:
         raise type(error)(served.public(str(error)), **error.facts) from error
 
@@ -151,6 +152,7 @@ def _planned(
     format: str,
     limits: Limits,
     job: bool,
+    batch: int,
 ) -> Planned:
     needs = FORMATS.get(format)
     if plan.columns is not None and needs is not None and not needs.columns:
@@ -170,6 +172,8 @@ def _planned(
     if details.aligner is not None and not job:
         _at_most("aligned", len(records) * k, limits.aligned)
     rows = served.allowed(index, plan.where, plan.ids, plan.taxon, limits.where_seconds)
+    at_once = min(len(records), batch) if job else len(records)
+    _at_most("read_bytes", at_once * _read_bytes(index, funnel, details, rows), limits.read_bytes)
     columns = index.hit_columns(funnel, details)
     return Planned(
         name=served.name,
@@ -187,6 +191,18 @@ def _planned(
         map_hits=limits.map_hits,
         settings=_settings(plan, funnel, details),
     )
+
+
+def _read_bytes(
+    index: Index, funnel: Funnel, details: Details, rows: NDArray[np.int64] | None
+) -> int:
+    """Bytes that a query reads at all tiers; a trace looks at every row of every tier."""
+    reach = index.n_rows if rows is None else len(rows)
+    size = sum(step.bytes for step in index.cost(funnel, reach))
+    if details.trace:
+        traced = index.tiers[: index.tiers.index(funnel.tiers[-1]) + 1]
+        size += reach * sum(index.tier(name).row_bytes for name in traced)
+    return size
 
 
 def _settings(plan: schemas.Plan, funnel: Funnel, details: Details) -> dict[str, str]:

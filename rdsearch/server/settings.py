@@ -40,6 +40,9 @@ class Limits:
         Of a filter expression; what it may be is in `rdsearch.expressions`.
     where_seconds : float
         Time that a filter expression may take.
+    read_bytes : int
+        That the queries of a search may read at all tiers, as ``rdsearch search --explain`` counts
+        them; of a job those that are searched together. A search that runs cannot be stopped.
     map_hits : int
         Hits of a query on its map.
     job_body_bytes, job_sequences, job_residues : int
@@ -57,6 +60,7 @@ class Limits:
     ids: int = 10_000
     where_characters: int = 2_000
     where_seconds: float = 2.0
+    read_bytes: int = 50 << 30
     map_hits: int = 500
     job_body_bytes: int = 64 << 20
     job_sequences: int = 20_000
