@@ -11,9 +11,12 @@ from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from rdsearch.fasta import Record
 from rdsearch.hits import Hit, QueryHits
 from rdsearch.server import jobs as module
+from rdsearch.server.job import Job
 from rdsearch.server.jobs import Jobs
 from rdsearch.server.problems import Problem
 from rdsearch.server.schemas import Search
@@ -172,7 +175,9 @@ def plan(service, search, *, job):
         records=records,
         columns=COLUMNS,
         k=search.k or 10,
-        index=SimpleNamespace(columns={}),
+        index=SimpleNamespace(columns={}, n_rows=1_000),
+        details=SimpleNamespace(cuts=search.evalue is not None),
+        notes=["a note"],
     )
 
 
@@ -195,3 +200,24 @@ def until(holds: Callable[[], Any], seconds: float = 20.0) -> None:
     while not holds():
         assert time.monotonic() < end, "it did not come to pass"
         time.sleep(0.005)
+
+
+def running(slow: World, *arguments: Any, **named: Any) -> Job:
+    """A job that waits for the engine."""
+    job = slow.create(*arguments, **named)
+    until(lambda: job.state == "running" and slow.engine.asked)
+    return job
+
+
+def raised(kind: str, function: Callable[..., Any], *arguments: Any, **named: Any) -> Problem:
+    """The problem of this kind that a function raises."""
+    with pytest.raises(Problem) as caught:
+        function(*arguments, **named)
+    assert caught.value.kind == kind
+    return caught.value
+
+
+def reading(made: World, job: Job, owner: str | None = None) -> None:
+    """Read the results of a job, as far as that is allowed."""
+    with made.jobs.reading(job.id, owner):
+        pass

@@ -148,7 +148,8 @@ def waits(monkeypatch):
     return waited
 
 
-def ask(kind, server, work, **given):
+def ask(kind: str, server: Any, work: Callable[[Any], Any], **given: Any) -> Any:
+    """What a client of a kind makes of a server's answers."""
     return run(kind, work, transport=httpx.MockTransport(server), **given)
 
 

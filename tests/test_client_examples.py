@@ -1,5 +1,7 @@
 """The examples that ask a server run, against one of the tests and (slow) one of their own."""
 
+# ruff: noqa: F811 - fixtures that are imported
+
 from __future__ import annotations
 
 import subprocess
@@ -35,13 +37,13 @@ def check_client(printed, index, rows):
     assert printed.count(",", printed.index("at once:")) == 7
 
 
-def test_client(tmp_path, served):  # noqa: F811
+def test_client(tmp_path, served):
     printed = run(tmp_path, "04_client.py", served.url)
     check_client(printed, "mini", 120)
     assert "800 hits in hits.tsv" in printed
 
 
-def test_plot(tmp_path, served):  # noqa: F811
+def test_plot(tmp_path, served):
     pytest.importorskip("pandas")
     pytest.importorskip("matplotlib")
     printed = run(tmp_path, "05_plot_hits.py", served.url, "-o", "one.png")

@@ -1,22 +1,21 @@
 """Large inputs, jobs and bodies that are streamed; the server is a function here."""
 
+# ruff: noqa: F811 - fixtures that are imported
+
 from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 
 import httpx
 import numpy as np
 import pytest
 
-from rdsearch import client_requests as requests
 from rdsearch.client import Client, ServerError
 from rdsearch.client_answers import Events
-from rdsearch.errors import CalibrationError, DependencyError, FastaError, InputError
+from rdsearch.errors import InputError
 from rdsearch.fasta import Record
-from tests.mocked import (
+from tests.mocked import (  # noqa: F401 - fixtures
     ANSWER,
     HIT,
     JOB,

@@ -1,9 +1,9 @@
 """What a client is given: queries, options, URLs, keys. Nothing is sent."""
 
+# ruff: noqa: F811 - fixtures that are imported
+
 from __future__ import annotations
 
-import io
-import json
 import subprocess
 import sys
 
@@ -12,22 +12,13 @@ import numpy as np
 import pytest
 
 from rdsearch import client_requests as requests
-from rdsearch.client import Client, ServerError
-from rdsearch.client_answers import Events
-from rdsearch.errors import CalibrationError, DependencyError, FastaError, InputError
+from rdsearch.client import Client
+from rdsearch.errors import DependencyError, InputError
 from rdsearch.fasta import Record
 from tests.mocked import (
-    ANSWER,
-    HIT,
-    JOB,
-    LIMITS,
     Mocked,
     ask,
-    event,
-    kind,
-    problem,
-    waits,
-    with_job,
+    kind,  # noqa: F401 - fixtures
 )
 
 

@@ -1,5 +1,7 @@
 """The client against a real server: what it brings is what the index answers here."""
 
+# ruff: noqa: F811 - fixtures that are imported
+
 from __future__ import annotations
 
 import asyncio
@@ -27,7 +29,7 @@ def kind(request):
 
 
 @pytest.fixture(scope="module")
-def index(served):  # noqa: F811
+def index(served):
     with rdsearch.open(served.index, dtype="float32") as opened:
         yield opened
 
@@ -37,7 +39,7 @@ def records(proteins_file):
     return list(itertools.islice(read(proteins_file), 3, 6))
 
 
-def test_hits_are_the_indexs(kind, served, index, records):  # noqa: F811
+def test_hits_are_the_indexs(kind, served, index, records):
     answer = run(kind, lambda client: client.search(records, "mini", 4), served.url)
     expected = list(index.search(records, 4))
     assert answer.index == "mini"
@@ -58,7 +60,7 @@ def test_hits_are_the_indexs(kind, served, index, records):  # noqa: F811
 
 
 @pytest.mark.parametrize("format", ["json", *FORMATS])
-def test_formats(kind, served, records, format):  # noqa: F811
+def test_formats(kind, served, records, format):
     one = records[:1]
 
     async def work(client):
@@ -84,7 +86,7 @@ def test_formats(kind, served, records, format):  # noqa: F811
     assert list(written.notes) == (answer.notes if format != "json" else list(written.notes))
 
 
-def test_vectors_are_the_indexs(kind, served, index, records):  # noqa: F811
+def test_vectors_are_the_indexs(kind, served, index, records):
     tier = index.tiers[0]
     ids, vectors = run(kind, lambda client: client.embed(records, "mini", tier), served.url)
     expected = index.embed([record.sequence for record in records], tier)
@@ -93,7 +95,7 @@ def test_vectors_are_the_indexs(kind, served, index, records):  # noqa: F811
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
 
 
-def test_facts(kind, served, index, records):  # noqa: F811
+def test_facts(kind, served, index, records):
     async def work(client):
         assert await client.ready() is True
         (facts,) = await client.indexes()
@@ -122,7 +124,7 @@ def test_facts(kind, served, index, records):  # noqa: F811
         ({"ids": ["x"] * 20_000}, ServerError, "too-large", 413),
     ],
 )
-def test_refusals(kind, served, records, options, error, of_kind, status):  # noqa: F811
+def test_refusals(kind, served, records, options, error, of_kind, status):
     with pytest.raises(error) as caught:
         run(kind, lambda client: client.search(records, **options), served.url)
     assert (caught.value.kind, caught.value.status) == (of_kind, status)
@@ -140,13 +142,13 @@ def test_refusals(kind, served, records, options, error, of_kind, status):  # no
         (lambda client: client.job("A" * 22).cancel(), "no-such-job"),
     ],
 )
-def test_what_is_not_there(kind, served, call, of_kind):  # noqa: F811
+def test_what_is_not_there(kind, served, call, of_kind):
     with pytest.raises(ServerError) as caught:
         run(kind, call, served.url)
     assert (caught.value.kind, caught.value.status) == (of_kind, 404)
 
 
-def test_a_job(kind, served, records, tmp_path):  # noqa: F811
+def test_a_job(kind, served, records, tmp_path):
     async def work(client):
         job = await client.submit(records, "json", k=2)
         states = [one["state"] async for one in job.events()]
@@ -178,7 +180,7 @@ def many(records, count):
     ]
 
 
-def test_a_job_that_is_cancelled(kind, served, records):  # noqa: F811
+def test_a_job_that_is_cancelled(kind, served, records):
     async def work(client):
         job = await client.submit(many(records, 3000), "tsv", k=50, align=True)
         states = []
@@ -219,7 +221,7 @@ def test_more_than_the_limits(kind, small, records, index, tmp_path):
     assert (len(ids), len(vectors)) == (3, 3)
 
 
-def test_many_at_once(served, records):  # noqa: F811
+def test_many_at_once(served, records):
     async def scenario():
         async with AsyncClient(served.url) as client:
             return await asyncio.gather(*(client.search(one, k=1) for one in many(records, 40)))

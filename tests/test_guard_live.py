@@ -33,7 +33,7 @@ app = application(
 listening = socket.create_server(("127.0.0.1", 0))
 print(listening.getsockname()[1], flush=True)
 config = uvicorn.Config(
-    app, log_config=None, access_log=False, server_header=False, proxy_headers=False, ws="none"
+    app, http="h11", ws="none", log_config=None, access_log=False, server_header=False
 )
 uvicorn.Server(config).run(sockets=[listening])
 """

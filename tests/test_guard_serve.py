@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -19,7 +20,7 @@ SEQUENCES = [
     "MVLSPADKTNVKAAWGKVGAHAGEYGAEALERMFLSFPTTKTYFPHFDLSHGSAQVKGHGKKVADALTNAVAHVDDMPN",
     "MPEPTIDEK",
 ]
-WHERE = "length < 387"
+WHERE = "length < 3870038700"  # a number that no id and no time has
 
 
 class Guarded:
@@ -81,7 +82,7 @@ def test_nothing_that_was_asked_is_in_the_log(guarded):
             accession = found["results"][0]["hits"][0]["accession"]
     assert ask("POST", "/v1/embed", {"sequences": SEQUENCES})[0] == 200
     near = f"/v1/indexes/mini/proteins/{accession}/neighbours"
-    assert ask("GET", near + "?where=length%20%3C%20387")[0] == 200
+    assert ask("GET", near + "?where=length%20%3C%203870038700")[0] == 200
     for path in (f"/v1/indexes/mini/proteins/{SEQUENCES[0]}", f"/v1/{SEQUENCES[0]}"):
         assert ask("GET", path)[0] == 404
     status, job = ask(
@@ -94,7 +95,7 @@ def test_nothing_that_was_asked_is_in_the_log(guarded):
     guarded.until(lambda: any(one.get("path") == "/v1/limits" for one in guarded.log()))
 
     text = "".join(guarded.server.lines)
-    for secret in (*SEQUENCES, WHERE, "387", "nonsense", guarded.key, "last=1", "Traceback"):
+    for secret in (*SEQUENCES, WHERE, "3870038700", "nonsense", guarded.key, "last=1", "Traceback"):
         assert secret not in text
     requests = [one for one in guarded.log() if one["event"] == "request"]
     requests = [one for one in requests if one["path"] != "/readyz"]  # asked without a key
@@ -160,3 +161,11 @@ def test_every_answer_has_the_headers(guarded, path):
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["X-Request-Id"]
     assert headers["Server"] is None
+
+
+def test_headers_without_end_are_not_kept(guarded):
+    port = int(guarded.server.url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Long: ")
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            connection.sendall(b"x" * 50_000_000)

@@ -30,8 +30,8 @@ FINAL = ("done", "failed", "cancelled")
 
 @pytest.fixture(scope="module")
 def queries(proteins_file) -> str:
-    """FASTA of 90 proteins: more than one part."""
-    records = list(fasta.read(proteins_file))[20:110]
+    """FASTA of 60 proteins: more than one part."""
+    records = list(fasta.read(proteins_file))[20:80]
     return "".join(f">{r.id} {r.description}\n{r.sequence}\n" for r in records)
 
 
@@ -91,9 +91,9 @@ def command(index, queries, format, *options):
 
 
 def test_the_result_is_that_of_the_command_byte_for_byte(served, queries):  # noqa: F811
-    """A part is embedded as the command does it, unless the server knows a vector already."""
-    parts = [part.partition("\n") for part in queries.split(">")[1:31]]
-    unknown = "".join(f">{head}\n{body.strip()[::-1]}\n" for head, _, body in parts)
+    """One part, of sequences that the server has not met, is embedded as the command does it."""
+    parts = [part.partition("\n") for part in queries.split(">")[1:10]]
+    unknown = "".join(f">{head}\n{body.strip()[99::-1]}\n" for head, _, body in parts)
     body = {"fasta": unknown, "k": 5, "align": True, "where": "length < 300"}
     job = made(served, body)
     assert re.fullmatch(r"[A-Za-z0-9_-]{22}", job["id"])
@@ -112,8 +112,8 @@ def test_the_result_of_several_parts(served, queries):  # noqa: F811
     """How sequences are put together in batches moves the last digit of a score, and no more."""
     job = finished(served, made(served, {"fasta": queries, "k": 5}))
     assert (job["state"], job["error"], job["format"]) == ("done", None, "jsonl")
-    assert job["sequences"] == {"total": 90, "done": 90}
-    assert job["hits"] == 90 * 5
+    assert job["sequences"] == {"total": 60, "done": 60}
+    assert job["hits"] == 60 * 5
     content = fetch(served, job["links"]["result"])[2]
     expected = command(served.index, queries, "jsonl", "-k", "5")
     for line, other in zip(content.splitlines(), expected.splitlines(), strict=True):
@@ -153,7 +153,7 @@ def test_formats(served, queries):  # noqa: F811
     ids = [line[1:].split()[0] for line in queries.splitlines() if line.startswith(">")]
     assert [one["query"]["id"] for one in whole["results"]] == ids
     told = [(hit["query"], hit["accession"]) for one in whole["results"] for hit in one["hits"]]
-    assert len(told) == 180
+    assert len(told) == 120
     lines = csv.DictReader(io.StringIO(found["tsv"].decode()), delimiter="\t")
     assert [(line["query"], line["accession"]) for line in lines] == told
     table = pyarrow.parquet.read_table(io.BytesIO(found["parquet"])).to_pylist()
@@ -176,7 +176,7 @@ def test_events_rise_and_end_with_the_job(served, queries):  # noqa: F811
     assert states[-1] == "done"
     assert states == sorted(states, key=["waiting", "running", "done"].index)
     assert all(one != other for one, other in itertools.pairwise(seen))
-    assert seen[-1]["sequences"] == {"total": 270, "done": 270}
+    assert seen[-1]["sequences"] == {"total": 180, "done": 180}
     assert seen[-1] == served.get(job["links"]["self"])[1]
     # Of a job that is at its end there is one event.
     with following(served, job) as told:
@@ -188,12 +188,12 @@ def test_a_job_goes_on_when_nobody_follows_it(served, queries):  # noqa: F811
     with following(served, job) as told:
         next(told)
     job = finished(served, job)
-    assert (job["state"], job["sequences"]["done"]) == ("done", 180)
+    assert (job["state"], job["sequences"]["done"]) == ("done", 120)
 
 
 def test_cancelling(served, queries):  # noqa: F811
     """One that runs, one that waits, and one that is done."""
-    runs = made(served, {"fasta": queries * 40, "align": True, "k": 50})
+    runs = made(served, {"fasta": queries * 60, "align": True, "k": 50})
     waits = made(served, {"fasta": queries})
     with following(served, runs) as told:
         next(one for one in told if one["state"] == "running" and one["sequences"]["done"])
@@ -278,7 +278,7 @@ def test_the_document_describes_jobs(served):  # noqa: F811
 def test_a_server_that_stops_finishes_a_short_job(mini_index, queries, tmp_path):
     """Who follows it sees its end; the one that waits is cancelled; nothing is left on the disk."""
     folder = tmp_path / "jobs"
-    with serving(mini_index, options=("--job-folder", str(folder))) as server:
+    with serving(mini_index, options=("--job-folder", str(folder), "--grace", "100")) as server:
         runs = made(server, {"fasta": queries})
         waits = made(server, {"fasta": queries})
         assert len(list(folder.iterdir())) == 1
@@ -286,8 +286,8 @@ def test_a_server_that_stops_finishes_a_short_job(mini_index, queries, tmp_path)
             next(one for one in told if one["state"] == "running")
             server.process.terminate()
             last, other = list(told)[-1], list(others)[-1]
-        assert server.process.wait(timeout=60) in (0, -signal.SIGTERM)
-    assert (last["state"], last["sequences"]["done"]) == ("done", 90)
+        assert server.process.wait(timeout=120) in (0, -signal.SIGTERM)
+    assert (last["state"], last["sequences"]["done"]) == ("done", 60)
     assert (other["state"], other["error"]["status"]) == ("cancelled", 503)
     assert other["error"]["type"] == "urn:rdsearch:problem:stopping"
     assert list(folder.iterdir()) == []

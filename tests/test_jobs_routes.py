@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 
@@ -119,7 +120,9 @@ def test_events_live_as_long_as_nothing_changes(made, client, monkeypatch):
     threading.Timer(0.5, made.engine.answer).start()
     lines = client.get(job["links"]["events"]).text.splitlines()
     assert lines.count(": keep-alive") > 2
-    states = [json.loads(line[6:])["state"] for line in lines if line.startswith("data: ")]
+    told = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
+    assert all(one != other for one, other in itertools.pairwise(told))
+    states = [state for state, _ in itertools.groupby(one["state"] for one in told)]
     assert states in (["running", "done"], ["waiting", "running", "done"])
     assert set(lines) - {": keep-alive", "event: job", ""} == {
         line for line in lines if line.startswith("data: {")

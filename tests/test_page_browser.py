@@ -138,6 +138,22 @@ def test_text_filters_the_hits_and_columns_can_be_chosen(browser, served, querie
         assert cells == [one["genus"] or "" for one in hits]
 
 
+def test_many_hits_come_in_two_steps(browser, served, queries):
+    body = {"fasta": as_fasta(queries[:1]), "k": 110}
+    hits = [one["accession"] for one in served.post("/v1/search", body)[1]["results"][0]["hits"]]
+    with visiting(browser, served.url) as visit:
+        visit.open().page.fill("#k", "110")
+        visit.search(as_fasta(queries[:1]))
+        assert visit.accessions() == hits[:100]
+        # Filters and sorting are of all of them.
+        visit.page.get_by_label("Find in these hits").fill(hits[-1])
+        assert visit.accessions() == [hits[-1]]
+        visit.page.get_by_label("Find in these hits").fill("")
+        visit.page.get_by_role("button", name="Show 10 more").click()
+        assert visit.accessions() == hits
+        assert visit.page.evaluate("() => document.activeElement.textContent") == hits[100]
+
+
 def test_an_alignment_is_right(results, answer, served, queries):
     first = answer["results"][0]["hits"][1]
     results.page.get_by_role("button", name=first["accession"], exact=True).first.click()
@@ -376,6 +392,15 @@ def test_the_tier_has_its_cost(browser, served, queries):
         body = {"fasta": as_fasta(queries[:1]), "k": 25, "to_tier": facts["tiers"][0]["name"]}
         found = served.post("/v1/search", body)[1]["results"][0]["hits"]
         assert visit.accessions() == [one["accession"] for one in found]
+        # Without a trace there are the funnel's tiers, and no ranks.
+        visit.page.select_option("#tier", facts["tiers"][-1]["name"])
+        visit.page.uncheck("#trace")
+        visit.search()
+        del body["to_tier"]
+        found = served.post("/v1/search", body)[1]
+        first = found["results"][0]["hits"][0]
+        shown = visit.texts("table.hits tbody tr:first-child td.tier")
+        assert shown == [f"{first[f'score_{tier}']:.2f}" for tier in found["tiers"]]
 
 
 def test_the_example_is_packaged():

@@ -30,7 +30,8 @@ def guarded(tmp_path_factory, mini_index):
     command = [sys.executable, "-m", "rdsearch", "key", "new", "page", "--file", folder / "keys"]
     made = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     options = ("--api-key-file", folder / "keys", "--limit", "sequences=3")
-    with serving(folder / "mini", options=list(map(str, options))) as server:
+    indexes = (folder / "mini", f"other={folder / 'mini'}")
+    with serving(*indexes, options=list(map(str, options))) as server:
         server.key = made.stdout.split()[-1]
         yield server
 
@@ -142,7 +143,9 @@ def test_a_large_search_is_a_job_and_can_be_cancelled(browser, guarded, queries)
         body = {"fasta": as_fasta(queries[:1]), "k": 25}
         assert visit.accessions() == hits_of(guarded, body)
         # One that takes long, from a file: what is too long to be edited is searched whole.
-        large = "".join(f">p{n}\n{one.sequence[n % 50 :][:120]}\n" for n in range(700) for one in queries)
+        large = "".join(
+            f">p{n}\n{one.sequence[n % 50 :][:120]}\n" for n in range(700) for one in queries
+        )
         visit.page.evaluate(
             """(text) => {
               const carried = new DataTransfer();
@@ -189,9 +192,60 @@ def test_keys(browser, guarded, queries):
         key.fill(guarded.key)
         visit.search()
         assert visit.accessions() == hits_of(guarded, {"fasta": as_fasta(queries[:1]), "k": 25})
+        visit.page.get_by_label("Index", exact=True).select_option("other")
+        visit.search()
+        assert "other, generation 1" in visit.page.inner_text(".results-top")
+        assert "index=other" in visit.page.url
         kept = "() => JSON.stringify([{...localStorage}, document.cookie, location.href])"
         assert guarded.key not in visit.page.evaluate(kept)
         assert guarded.key in visit.page.evaluate("() => JSON.stringify({...sessionStorage})")
+
+
+def test_cuts_are_those_that_the_index_has(browser, served, queries):
+    """An index with e-values, calibrated at its last tier."""
+    facts = served.get("/v1/indexes")[1]
+    facts["indexes"][0]["evalues"] = None
+    tiers = [{"tier": "1.2M", "fdr": None}, {"tier": "4.8M", "fdr": {"score": 0.4}}]
+    facts["indexes"][0]["tiers"][0]["bytes"] = 2_000_000_000
+    facts["indexes"][0]["calibration"] = {"fdr": 0.05, "tiers": tiers}
+    sent = []
+
+    def answered(route):
+        sent.append(route.request.post_data_json)
+        route.fulfill(status=422, json={"status": 422, "detail": "enough"})
+
+    with visiting(browser, served.url) as visit:
+        visit.page.route("**/v1/indexes", lambda route: route.fulfill(json=facts))
+        visit.page.route("**/v1/search", answered)
+        visit.open()
+        values = "(all) => all.map((one) => one.value)"
+
+        def cuts():
+            return visit.page.eval_on_selector_all("#cut option", values)
+
+        assert cuts() == ["", "evalue", "fdr"]
+        # What would read much is not asked for unless somebody wants it.
+        assert not visit.page.is_checked("#trace")
+        assert "2.0 GB" in visit.page.inner_text("#trace-note")
+        assert "5 % (certified)" in visit.page.inner_text("#cut")
+        visit.page.select_option("#cut", "fdr")
+        visit.search(as_fasta(queries[:1]))
+        visit.page.select_option("#tier", "1.2M")
+        assert cuts() == ["", "evalue"]
+        visit.page.select_option("#cut", "evalue")
+        visit.page.fill("#evalue", "1e-5")
+        visit.page.fill("#k", "")
+        visit.search()
+        visit.page.fill("#evalue", "small")
+        visit.search()
+        assert "found small" in visit.page.inner_text("#error")
+        assert visit.page.get_attribute("#evalue", "aria-invalid") == "true"
+        expected(visit, 422)
+    assert [one["trace"] for one in sent] == [False, False]
+    assert [(one.get("fdr"), one.get("evalue"), one.get("k")) for one in sent] == [
+        (0.05, None, 25),
+        (None, 1e-5, None),
+    ]
 
 
 def test_a_busy_server_is_asked_again(browser, served, queries):

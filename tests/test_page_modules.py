@@ -189,7 +189,8 @@ def test_what_is_alike_is_what_blosum62_says():
 def test_links_carry_a_search():
     settings = {
         "index": "a b&c", "tier": "4.8M", "k": "25", "cut": "evalue", "evalue": "1e-3",
-        "align": True, "self": False, "where": "organism = 'E. coli' AND length < 3 # 100%",
+        "align": True, "self": False, "trace": True,
+        "where": "organism = 'E. coli' AND length < 3 # 100%",
         "filters": [{"column": "x", "type": "DATE", "operator": "missing"}],
     }  # fmt: skip
     found = run_node(

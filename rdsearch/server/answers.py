@@ -61,8 +61,46 @@ class Result(BaseModel):
     map: Map | None
 
 
+_HIT: dict[str, Any] = {
+    "query": "query_1",
+    "rank": 1,
+    "accession": "P20031",
+    "score": 0.937015,
+    "evalue": 1.9e-05,
+    "score_8M": 0.85149,
+    "score_650M": 0.937015,
+    "protein_name": "50S ribosomal protein L5 (Fragment)",
+    "organism": "Proteus vulgaris",
+    "length": 43,
+    "accessions": ["P20031"],
+}
+
+
 class Hits(BaseModel):
     """The answer to a search."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "index": "mine",
+                    "generation": 1,
+                    "funnel": "8M:2000 > 650M",
+                    "tiers": ["8M", "650M"],
+                    "columns": list(_HIT),
+                    "notes": [],
+                    "results": [
+                        {
+                            "query": {"id": "query_1", "description": "", "length": 34},
+                            "hits": [_HIT],
+                            "full": False,
+                            "map": None,
+                        }
+                    ],
+                }
+            ]
+        }
+    )
 
     index: str
     generation: int

@@ -65,8 +65,9 @@ def create_app(service: Service, failed: Callable[[], None] | None = None) -> Fa
     app.include_router(routes_jobs.router)
     app.include_router(health.router)
     page.install(app)
-    app.add_middleware(Timed, metrics=service.metrics)
     guard.install(app, service.settings)
+    # Around the guard, whose refusals count too.
+    app.add_middleware(Timed, metrics=service.metrics)
     return app
 
 

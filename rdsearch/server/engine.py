@@ -253,14 +253,12 @@ class Engine:
                     )
                 room = self._settings.batch_sequences
                 batch = self._taken(self._urgent, room, self._settings.batch_residues)
-                size = sum(part.stop - part.start for part in batch)
                 self._waiting = sum(len(one.records) - one.taken for one in self._urgent)
                 self._company = len(batch) > 1
-                size_left = max(room - size, room // _JOBS_SHARE)
-                residues = sum(len(r.sequence) for part in batch for r in part.records)
-                share = self._settings.batch_residues // _JOBS_SHARE
-                left = max(self._settings.batch_residues - residues, share)
-                batch += self._taken(self._patient, size_left, left)
+                # A client waits for all of its batch: a job's part of it is small then.
+                share = _JOBS_SHARE if batch else 1
+                left = self._settings.batch_residues // share
+                batch += self._taken(self._patient, max(room // share, 1), left)
                 if batch:
                     return batch
 

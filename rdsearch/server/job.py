@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from rdsearch.finding import full_note, noting_full
 from rdsearch.hits import QueryHits
 from rdsearch.server import problems, rendering
 from rdsearch.server.problems import Problem
@@ -94,6 +95,7 @@ class Job:
     expires: float | None = None
     error: Problem | None = None
     readers: int = 0
+    notes: list[str] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -131,6 +133,7 @@ class Job:
             "format": self.format,
             "sequences": {"total": self.total, "done": self.done},
             "hits": self.hits,
+            "notes": self.notes,
             "created": _text(self.created),
             "started": _text(self.started),
             "finished": _text(self.finished),
@@ -182,7 +185,11 @@ def run(
             folder.writing(job.id) as file,
             contextlib.closing(_results(job, planned, service, check)) as results,
         ):
-            rendering.write(planned, results, file)
+            cut = planned.details.cuts and planned.k < planned.index.n_rows
+            full: list[str] = []
+            noted = noting_full(results, planned.k, full) if cut else results
+            rendering.write(planned, noted, file)
+            job.notes = planned.notes + ([full_note(full, planned.k)] if full else [])
     except Cancelled:
         return "cancelled", None
     except Problem as error:

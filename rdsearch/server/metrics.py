@@ -43,6 +43,7 @@ class Metrics:
         self.cached = Counter("rdsearch_cached_vectors", "Embeddings that were at hand", **own)
         self.refused = Counter("rdsearch_refused", "Requests that the queue had no room for", **own)
         self.waiting = Gauge("rdsearch_waiting_sequences", "Sequences that wait", **own)
+        self.jobs = Gauge("rdsearch_jobs", "Jobs by state", ("state",), **own)
         self.generation = Gauge("rdsearch_generation", "Generation of an index", ("index",), **own)
         self.rows = Gauge("rdsearch_rows", "Rows of an index", ("index",), **own)
         self.refresh_errors = Counter(
@@ -56,6 +57,8 @@ class Metrics:
             self.generation.labels(name).set(now.generation)
             self.rows.labels(name).set(now.n_rows)
         self.waiting.set(service.engine.waiting)
+        for state, number in service.jobs.counts().items():
+            self.jobs.labels(state).set(number)
         return bytes(generate_latest(self.registry))
 
 

@@ -71,6 +71,7 @@ class JobFacts(BaseModel):
                     "format": "jsonl",
                     "sequences": {"total": 20_000, "done": 1_280},
                     "hits": 12_800,
+                    "notes": [],
                     "created": "2026-01-05T10:00:00.000Z",
                     "started": "2026-01-05T10:00:00.012Z",
                     "finished": None,
@@ -90,6 +91,7 @@ class JobFacts(BaseModel):
     state: Literal["waiting", "running", "done", "failed", "cancelled"]
     format: str = Field(description="Of the results.")
     sequences: Progress
+    notes: list[str] = Field(description="What a reader of the results has to know, at the end.")
     hits: int = Field(description="Found so far.")
     created: str
     started: str | None
@@ -159,7 +161,11 @@ async def get(request: Request, id: Id) -> Response:
             "once, then one at every change, until the job is done, failed or cancelled.",
             "content": {
                 "text/event-stream": {
-                    "schema": {"type": "string"},
+                    # Of one event, as OpenAPI 3.2 means it.
+                    "schema": {
+                        "type": "object",
+                        "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+                    },
                     "example": f'event: job\ndata: {{"id": "{_ID}", "state": "running"}}\n\n',
                 }
             },

@@ -2,9 +2,27 @@
 
 // Other residues with a positive score in BLOSUM62; U counts as C, O as K.
 const POSITIVE = {
-  A: "S", C: "U", D: "ENBZ", E: "DKQBZ", F: "WY", H: "NY", I: "LMV", K: "EQRZ", L: "IMV", M:
-  "ILV", N: "DHSB", Q: "EKRZ", R: "KQ", S: "ANT", T: "S", V: "ILM", W: "FY", Y: "FHW", B: "DEN",
-  U: "C", Z: "DEKQ",
+  A: "S",
+  C: "U",
+  D: "ENBZ",
+  E: "DKQBZ",
+  F: "WY",
+  H: "NY",
+  I: "LMV",
+  K: "EQRZ",
+  L: "IMV",
+  M: "ILV",
+  N: "DHSB",
+  Q: "EKRZ",
+  R: "KQ",
+  S: "ANT",
+  T: "S",
+  V: "ILM",
+  W: "FY",
+  Y: "FHW",
+  B: "DEN",
+  U: "C",
+  Z: "DEKQ",
 };
 
 /**
@@ -70,7 +88,8 @@ const residues = (row) => row.replaceAll("-", "").length;
 
 /** A block as three lines of text. */
 export function blockText(block, width) {
-  const line = (name, start, row, end) => `${name}  ${String(start).padStart(width)}  ${row}  ${end}`;
+  const line = (name, start, row, end) =>
+    `${name}  ${String(start).padStart(width)}  ${row}  ${end}`;
   return [
     line("Query ", block.queryStart, block.query, block.queryEnd),
     " ".repeat(width + 10) + block.middle,

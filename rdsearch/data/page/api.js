@@ -31,7 +31,9 @@ export class Problem extends Error {
    */
   constructor(facts, retryAfter = null) {
     super(facts.detail || facts.title || "the server gave no reason");
-    this.kind = String(facts.type ?? "").split(":").pop();
+    this.kind = String(facts.type ?? "")
+      .split(":")
+      .pop();
     this.status = facts.status ?? 0;
     this.errors = Array.isArray(facts.errors) ? facts.errors : [];
     this.retryAfter = retryAfter;
@@ -66,7 +68,10 @@ export async function ask(path, { method = "GET", body, signal } = {}) {
     answer = await fetch(address, { method, headers, signal, body: body && JSON.stringify(body) });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem({ status: 0, detail: `the server does not answer (${error.message}); is it running?` });
+    throw new Problem({
+      status: 0,
+      detail: `the server does not answer (${error.message}); is it running?`,
+    });
   }
   if (!answer.ok) throw await problemOf(answer);
   return answer;

@@ -15,22 +15,32 @@ export function track(kind, width, left = 0) {
 export const evalueCell = (hit, best) => [
   // One and more is what chance gives.
   el("span", { class: hit.evalue >= 1 ? "quiet" : null }, evalueText(hit.evalue)),
-  hit.evalue === null || hit.evalue === undefined ? null : track("e", evalueShare(hit.evalue, best)),
+  hit.evalue === null || hit.evalue === undefined
+    ? null
+    : track("e", evalueShare(hit.evalue, best)),
 ];
 
 const RANKS = [1, 10, 100, 1000];
 
-/** Score, rank and bar of a hit at a tier; the bar is dark where the rank is good. */
-export function tierCell(hit, tier) {
+/**
+ * Score, rank and bar of a hit at a tier; the bar is dark where the rank is good.
+ * @param {Object} hit
+ * @param {string} tier
+ * @param {boolean} ranked Whether the search was traced: then no rank is a bad one.
+ */
+export function tierCell(hit, tier, ranked) {
   const score = hit[`score_${tier}`];
   if (score === undefined || score === null) return ["–"];
-  const rank = hit[`rank_${tier}`];
-  const shade = rank === undefined || rank === null ? 4 : RANKS.findIndex((most) => rank <= most);
-  const place = rank === undefined || rank === null ? "beyond the ranks that are traced" : `rank ${grouped(rank)}`;
+  const number = el("span", {}, score.toFixed(2));
+  if (!ranked) return [number, track("t", Math.max(score, 0))];
+  const rank = hit[`rank_${tier}`] ?? Infinity;
+  const known = rank < Infinity;
+  number.title = `score ${score} at ${tier}, ${known ? `rank ${grouped(rank)}` : "beyond the ranks that are traced"}`;
+  const shade = RANKS.findIndex((most) => rank <= most);
   return [
-    el("span", { title: `score ${score} at ${tier}, ${place}` }, score.toFixed(2)),
+    number,
     " ",
-    el("small", { class: "place" }, rank ? `#${grouped(rank)}` : "–"),
+    el("small", { class: "place" }, known ? `#${grouped(rank)}` : "–"),
     track(`t r${shade < 0 ? 4 : shade}`, Math.max(score, 0)),
   ];
 }
@@ -40,7 +50,11 @@ export function spanCell(hit, length) {
   if (!hit.cigar) return ["–"];
   const left = (hit.query_start - 1) / length;
   return [
-    el("span", { title: `${percent(hit.query_coverage, 0)} of the query` }, `${hit.query_start}–${hit.query_end}`),
+    el(
+      "span",
+      { title: `${percent(hit.query_coverage, 0)} of the query` },
+      `${hit.query_start}–${hit.query_end}`,
+    ),
     track("s", (hit.query_end - hit.query_start + 1) / length, left),
   ];
 }

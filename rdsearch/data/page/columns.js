@@ -7,10 +7,25 @@ import { grouped, percent, plainText } from "./numbers.js";
 const KEPT = "rdsearch.columns";
 
 // What other columns show, or what is of no use in a table.
-const SHOWN_ELSEWHERE = new Set(["query", "tiers", "accession", "protein_name", "organism", "cigar"]);
+const SHOWN_ELSEWHERE = new Set([
+  "query",
+  "tiers",
+  "accession",
+  "protein_name",
+  "organism",
+  "cigar",
+]);
 
 /** Columns that are shown unless somebody chooses others. */
-const USUAL = new Set(["rank", "protein", "evalue", "probability", "identity", "query_start", "length"]);
+const USUAL = new Set([
+  "rank",
+  "protein",
+  "evalue",
+  "probability",
+  "identity",
+  "query_start",
+  "length",
+]);
 
 /**
  * A column.
@@ -36,34 +51,89 @@ export function columnsOf(result, answer, opener) {
   const { hits, query } = result;
   const has = (name) => hits.some((hit) => hit[name] !== undefined && hit[name] !== null);
   const tiers = tiersOf(hits, answer);
+  const ranked = tiers.some((tier) => has(`rank_${tier}`));
   const best = Math.min(...hits.map((hit) => hit.evalue ?? Infinity));
   const all = [
-    { key: "rank", label: "#", name: "Rank", kind: "n rank", value: (hit) => hit.rank, cell: (hit) => String(hit.rank) },
-    { key: "protein", label: "Protein", kind: "protein", head: true, value: (hit) => hit.accession, cell: opener },
+    {
+      key: "rank",
+      label: "#",
+      name: "Rank",
+      kind: "n rank",
+      value: (hit) => hit.rank,
+      cell: (hit) => String(hit.rank),
+    },
+    {
+      key: "protein",
+      label: "Protein",
+      kind: "protein",
+      head: true,
+      value: (hit) => hit.accession,
+      cell: opener,
+    },
   ];
   if (has("evalue")) {
-    all.push({ key: "evalue", label: "E-value", kind: "n bar", value: (hit) => hit.evalue, cell: (hit) => evalueCell(hit, best),
-      help: "Unrelated proteins expected by chance with this score or a better one: small is significant" });
+    all.push({
+      key: "evalue",
+      label: "E-value",
+      kind: "n bar",
+      value: (hit) => hit.evalue,
+      cell: (hit) => evalueCell(hit, best),
+      help: "Unrelated proteins expected by chance with this score or a better one: small is significant",
+    });
   }
   if (has("probability")) {
-    all.push({ key: "probability", label: "Probability", kind: "n", falling: true, value: (hit) => hit.probability,
-      cell: (hit) => percent(hit.probability, 0), help: "Of homology, as calibrated on labelled proteins" });
+    all.push({
+      key: "probability",
+      label: "Probability",
+      kind: "n",
+      falling: true,
+      value: (hit) => hit.probability,
+      cell: (hit) => percent(hit.probability, 0),
+      help: "Of homology, as calibrated on labelled proteins",
+    });
   }
   tiers.forEach((tier, at) => {
     const last = at === tiers.length - 1;
-    all.push({ key: `score_${tier}`, label: tier, name: `Score at ${tier}`, kind: "n tier", falling: true, usual: true,
-      value: (hit) => hit[`score_${tier}`], cell: (hit) => tierCell(hit, tier),
-      help: `Score and rank with models up to ${tier}${last ? "; hits are ranked by this one" : ""}` });
+    all.push({
+      key: `score_${tier}`,
+      label: tier,
+      name: `Score at ${tier}`,
+      kind: "n tier",
+      falling: true,
+      usual: true,
+      value: (hit) => hit[`score_${tier}`],
+      cell: (hit) => tierCell(hit, tier, ranked),
+      help: `Score and rank with models up to ${tier}${last ? "; hits are ranked by this one" : ""}`,
+    });
   });
   if (has("cigar")) {
     all.push(
-      { key: "identity", label: "Identity", kind: "n", falling: true, value: (hit) => hit.identity,
-        cell: (hit) => percent(hit.identity), help: "Share of the alignment's columns with equal residues" },
-      { key: "query_start", label: "Query range", kind: "n bar", value: (hit) => hit.query_start,
-        cell: (hit) => spanCell(hit, query.length), help: "Residues of the query that are aligned" },
+      {
+        key: "identity",
+        label: "Identity",
+        kind: "n",
+        falling: true,
+        value: (hit) => hit.identity,
+        cell: (hit) => percent(hit.identity),
+        help: "Share of the alignment's columns with equal residues",
+      },
+      {
+        key: "query_start",
+        label: "Query range",
+        kind: "n bar",
+        value: (hit) => hit.query_start,
+        cell: (hit) => spanCell(hit, query.length),
+        help: "Residues of the query that are aligned",
+      },
     );
   }
-  all.push({ key: "length", label: "Residues", kind: "n", value: (hit) => hit.length, cell: (hit) => grouped(hit.length) });
+  all.push({
+    key: "length",
+    label: "Residues",
+    kind: "n",
+    value: (hit) => hit.length,
+    cell: (hit) => grouped(hit.length),
+  });
   const taken = new Set([...all.map((one) => one.key), ...tiers.map((tier) => `rank_${tier}`)]);
   const others = [...new Set(hits.flatMap((hit) => Object.keys(hit)))];
   for (const key of others) {
@@ -79,7 +149,9 @@ export function tiersOf(hits, answer) {
 }
 
 function plain(key, hits) {
-  const numeric = hits.every((hit) => hit[key] === null || hit[key] === undefined || typeof hit[key] === "number");
+  const numeric = hits.every(
+    (hit) => hit[key] === null || hit[key] === undefined || typeof hit[key] === "number",
+  );
   return {
     key,
     label: key.replaceAll("_", " "),

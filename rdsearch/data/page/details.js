@@ -8,9 +8,32 @@ import { counted, evalueText, percent, plainText } from "./numbers.js";
 
 // UniProt's own pattern of its accessions, and an isoform's number.
 const UNIPROT = /^([OPQ][0-9][A-Z0-9]{3}[0-9]|[A-NR-Z][0-9]([A-Z][A-Z0-9]{2}[0-9]){1,2})(-\d+)?$/;
-const IN_FACTS = new Set(["query", "rank", "score", "tiers", "accession", "protein_name", "organism"]);
-const ALIGNED = ["identity", "positives", "query_coverage", "target_coverage", "query_start", "query_end", "target_start",
-  "target_end", "alignment_length", "mismatches", "gap_openings", "cigar", "alignment_score", "bits", "alignment_evalue"];
+const IN_FACTS = new Set([
+  "query",
+  "rank",
+  "score",
+  "tiers",
+  "accession",
+  "protein_name",
+  "organism",
+]);
+const ALIGNED = [
+  "identity",
+  "positives",
+  "query_coverage",
+  "target_coverage",
+  "query_start",
+  "query_end",
+  "target_start",
+  "target_end",
+  "alignment_length",
+  "mismatches",
+  "gap_openings",
+  "cigar",
+  "alignment_score",
+  "bits",
+  "alignment_evalue",
+];
 
 /** Pages about a protein elsewhere: pairs of name and address; none where its accession is not UniProt's. */
 export function linksOf(accession) {
@@ -22,15 +45,24 @@ export function linksOf(accession) {
   ];
 }
 
-const fact = (name, value, help) => el("div", { title: help ?? null }, el("dt", {}, name), el("dd", {}, value));
+const fact = (name, value, help) =>
+  el("div", { title: help ?? null }, el("dt", {}, name), el("dd", {}, value));
 
 function facts(hit, answer) {
   const list = [fact("score", String(hit.score), "Cosine of the embeddings, at most 1")];
-  if (hit.evalue !== undefined && hit.evalue !== null) list.push(fact("e-value", evalueText(hit.evalue)));
-  if (hit.probability !== undefined && hit.probability !== null) list.push(fact("probability", percent(hit.probability)));
+  if (hit.evalue !== undefined && hit.evalue !== null)
+    list.push(fact("e-value", evalueText(hit.evalue)));
+  if (hit.probability !== undefined && hit.probability !== null)
+    list.push(fact("probability", percent(hit.probability)));
   for (const tier of tiersOf([hit], answer)) {
     const rank = hit[`rank_${tier}`];
-    list.push(fact(tier, `${hit[`score_${tier}`]}${rank ? `, rank ${rank}` : ""}`, `Score and rank with models up to ${tier}`));
+    list.push(
+      fact(
+        tier,
+        `${hit[`score_${tier}`]}${rank ? `, rank ${rank}` : ""}`,
+        `Score and rank with models up to ${tier}`,
+      ),
+    );
   }
   if (hit.cigar) {
     list.push(
@@ -41,7 +73,11 @@ function facts(hit, answer) {
       fact("columns", String(hit.alignment_length)),
       fact("gap openings", String(hit.gap_openings)),
       fact("bits", `${hit.bits} (${hit.alignment_score})`),
-      fact("e-value of the alignment", evalueText(hit.alignment_evalue), "By Karlin–Altschul statistics; it judges the residues, not the embeddings"),
+      fact(
+        "e-value of the alignment",
+        evalueText(hit.alignment_evalue),
+        "By Karlin–Altschul statistics; it judges the residues, not the embeddings",
+      ),
     );
   }
   return el("dl", { class: "of-hit" }, list);
@@ -50,11 +86,18 @@ function facts(hit, answer) {
 function others(hit) {
   const shown = Object.entries(hit).filter(
     ([name, value]) =>
-      !IN_FACTS.has(name) && !ALIGNED.includes(name) && !/^(score|rank)_/.test(name) &&
-      !["evalue", "probability"].includes(name) && plainText(value) !== "" &&
+      !IN_FACTS.has(name) &&
+      !ALIGNED.includes(name) &&
+      !/^(score|rank)_/.test(name) &&
+      !["evalue", "probability"].includes(name) &&
+      plainText(value) !== "" &&
       !(name === "accessions" && value.length === 1),
   );
-  return el("dl", { class: "of-hit columns" }, shown.map(([name, value]) => fact(name.replaceAll("_", " "), plainText(value))));
+  return el(
+    "dl",
+    { class: "of-hit columns" },
+    shown.map(([name, value]) => fact(name.replaceAll("_", " "), plainText(value))),
+  );
 }
 
 /**
@@ -65,7 +108,9 @@ function others(hit) {
  */
 export function detailsOf(hit, { answer, query, onNeighbours }) {
   const said = el("span", { class: "quiet small", role: "status" });
-  const target = askJson(`${indexPath(answer.index)}/proteins/${encodeURIComponent(hit.accession)}`);
+  const target = askJson(
+    `${indexPath(answer.index)}/proteins/${encodeURIComponent(hit.accession)}`,
+  );
   // Whoever needs the sequence awaits it, and says why there is none.
   target.catch(() => {});
   const withTarget = (use) => async () => {
@@ -78,14 +123,28 @@ export function detailsOf(hit, { answer, query, onNeighbours }) {
   const neighbours = el("button", { type: "button", class: "plain" }, "Search from this hit");
   neighbours.addEventListener("click", withTarget(onNeighbours));
   const copy = el("button", { type: "button", class: "plain" }, "Copy its sequence");
-  copy.addEventListener("click", withTarget(async (protein) => {
-    const text = `>${protein.accession} ${protein.description ?? ""}`.trim() + `\n${protein.sequence}\n`;
-    said.textContent = (await copied(text)) ? "Copied as FASTA" : "The browser does not let it be copied";
-  }));
-  const links = linksOf(hit.accession).map(([name, href]) =>
-    el("a", { href, target: "_blank", rel: "noopener noreferrer" }, name, el("span", { class: "offscreen" }, " (opens another site)")),
+  copy.addEventListener(
+    "click",
+    withTarget(async (protein) => {
+      const text =
+        `>${protein.accession} ${protein.description ?? ""}`.trim() + `\n${protein.sequence}\n`;
+      said.textContent = (await copied(text))
+        ? "Copied as FASTA"
+        : "The browser does not let it be copied";
+    }),
   );
-  const parts = [el("div", { class: "hit-tools" }, links, neighbours, copy, said), facts(hit, answer)];
+  const links = linksOf(hit.accession).map(([name, href]) =>
+    el(
+      "a",
+      { href, target: "_blank", rel: "noopener noreferrer" },
+      name,
+      el("span", { class: "offscreen" }, " (opens another site)"),
+    ),
+  );
+  const parts = [
+    el("div", { class: "hit-tools" }, links, neighbours, copy, said),
+    facts(hit, answer),
+  ];
   if (hit.cigar) parts.push(alignmentOf(hit, query, target));
   parts.push(others(hit));
   return el("div", {}, parts);
@@ -93,13 +152,19 @@ export function detailsOf(hit, { answer, query, onNeighbours }) {
 
 function alignmentOf(hit, query, target) {
   const label = `Alignment of ${query.id} with ${hit.accession}`;
-  const box = el("pre", { class: "alignment", role: "region", "aria-label": label, tabindex: "0", "aria-busy": "true" }, "Fetching the sequence");
+  const box = el(
+    "pre",
+    { class: "alignment", role: "region", "aria-label": label, tabindex: "0", "aria-busy": "true" },
+    "Fetching the sequence",
+  );
   target
     .then((protein) => {
       const width = String(Math.max(hit.query_end, hit.target_end)).length;
       const columns = matchMedia("(max-width: 640px)").matches ? 30 : 60;
       const found = blocks(query.sequence, protein.sequence, hit, columns);
-      box.replaceChildren(...found.map((block) => el("span", { class: "block" }, `${blockText(block, width)}\n`)));
+      box.replaceChildren(
+        ...found.map((block) => el("span", { class: "block" }, `${blockText(block, width)}\n`)),
+      );
     })
     .catch((error) => {
       box.textContent = `The alignment of ${counted(hit.alignment_length, "column")} cannot be shown: ${error.message}`;

@@ -30,7 +30,10 @@ export function asFasta(text) {
 /** How many proteins and residues FASTA text has. */
 export function count(fasta) {
   const all = records(fasta);
-  return { sequences: all.length, residues: all.reduce((sum, one) => sum + one.sequence.length, 0) };
+  return {
+    sequences: all.length,
+    residues: all.reduce((sum, one) => sum + one.sequence.length, 0),
+  };
 }
 
 /**

@@ -31,7 +31,9 @@ export class FilterBox {
     const edited = byId("where").value;
     const written = this.sql();
     this.name = facts.name;
-    this.columns = Object.fromEntries(Object.entries(facts.columns).filter(([name]) => !HIDDEN.has(name)));
+    this.columns = Object.fromEntries(
+      Object.entries(facts.columns).filter(([name]) => !HIDDEN.has(name)),
+    );
     this.summaries.clear();
     this.set(before);
     // What somebody wrote is theirs to change.
@@ -80,15 +82,35 @@ export class FilterBox {
     const number = lines;
     const names = Object.keys(this.columns);
     const column = el("select", { "aria-label": "Column" });
-    setOptions(column, names, filter.column ?? (names.includes("organism") ? "organism" : names[0]));
+    setOptions(
+      column,
+      names,
+      filter.column ?? (names.includes("organism") ? "organism" : names[0]),
+    );
     const operator = el("select", { "aria-label": "Test" });
     const values = el("span", { class: "values" });
-    const remove = el("button", { type: "button", class: "plain", "aria-label": "Remove this filter" }, "Remove");
-    const line = el("div", { class: "filter", role: "group", "aria-label": `Filter ${number}` }, column, operator, values, remove);
+    const remove = el(
+      "button",
+      { type: "button", class: "plain", "aria-label": "Remove this filter" },
+      "Remove",
+    );
+    const line = el(
+      "div",
+      { class: "filter", role: "group", "aria-label": `Filter ${number}` },
+      column,
+      operator,
+      values,
+      remove,
+    );
     const inputs = {};
     const type = () => this.columns[column.value];
     const field = (name, label, attributes = {}) => {
-      inputs[name] = el("input", { type: "text", "aria-label": label, autocomplete: "off", ...attributes });
+      inputs[name] = el("input", {
+        type: "text",
+        "aria-label": label,
+        autocomplete: "off",
+        ...attributes,
+      });
       inputs[name].value = filter[name] ?? "";
       inputs[name].addEventListener("input", () => this.write());
       return inputs[name];
@@ -100,7 +122,11 @@ export class FilterBox {
       const asked = column.value;
       if (operator.value === "range") {
         const attributes = kind === "date" ? { type: "date" } : { inputmode: "decimal" };
-        values.append(field("low", "From", attributes), el("span", {}, "to"), field("high", "To", attributes));
+        values.append(
+          field("low", "From", attributes),
+          el("span", {}, "to"),
+          field("high", "To", attributes),
+        );
       } else if (["contains", "is", "not", "starts", "has"].includes(operator.value)) {
         const list = el("datalist", { id: `values-${number}` });
         values.append(field("value", "Value", { list: list.id }), list);
@@ -142,7 +168,10 @@ export class FilterBox {
     if (!this.summaries.has(column)) {
       const path = `${indexPath(this.name)}/columns/${encodeURIComponent(column)}`;
       // Suggestions are a help: without them the filter works as well.
-      this.summaries.set(column, askJson(path).catch(() => null));
+      this.summaries.set(
+        column,
+        askJson(path).catch(() => null),
+      );
     }
     return this.summaries.get(column);
   }

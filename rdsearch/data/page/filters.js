@@ -13,16 +13,30 @@ export function kindOf(type) {
   if (name.endsWith("]")) return "list";
   if (/^(STRUCT|MAP|UNION)\b/.test(name)) return "other";
   if (/^(VARCHAR|TEXT|STRING|CHAR|UUID|ENUM)/.test(name)) return "text";
-  if (/^(U?(TINYINT|SMALLINT|INTEGER|INT|BIGINT|HUGEINT)|FLOAT|REAL|DOUBLE|DECIMAL|NUMERIC)\b/.test(name)) return "number";
+  if (
+    /^(U?(TINYINT|SMALLINT|INTEGER|INT|BIGINT|HUGEINT)|FLOAT|REAL|DOUBLE|DECIMAL|NUMERIC)\b/.test(
+      name,
+    )
+  )
+    return "number";
   if (name === "BOOLEAN") return "boolean";
   return /^(DATE|TIMESTAMP)/.test(name) ? "date" : "other";
 }
 
-const PRESENCE = [["missing", "is missing"], ["present", "is present"]];
+const PRESENCE = [
+  ["missing", "is missing"],
+  ["present", "is present"],
+];
 
 /** Operators of a kind of column: pairs of name and label. */
 export const OPERATORS = {
-  text: [["contains", "contains"], ["is", "is"], ["not", "is not"], ["starts", "starts with"], ...PRESENCE],
+  text: [
+    ["contains", "contains"],
+    ["is", "is"],
+    ["not", "is not"],
+    ["starts", "starts with"],
+    ...PRESENCE,
+  ],
   number: [["range", "between"], ...PRESENCE],
   boolean: [["true", "is true"], ["false", "is false"], ...PRESENCE],
   date: [["range", "between"], ...PRESENCE],
@@ -69,10 +83,14 @@ export function condition({ column, type, operator, value = "", low = "", high =
   const name = quotedName(column);
   const given = value.trim();
   switch (operator) {
-    case "missing": return `${name} IS NULL`;
-    case "present": return `${name} IS NOT NULL`;
-    case "true": return `${name}`;
-    case "false": return `NOT ${name}`;
+    case "missing":
+      return `${name} IS NULL`;
+    case "present":
+      return `${name} IS NOT NULL`;
+    case "true":
+      return `${name}`;
+    case "false":
+      return `NOT ${name}`;
     case "range":
       if (kindOf(type) === "number") return range(name, number(low, column), number(high, column));
       // The last day counts as a whole.
@@ -80,11 +98,16 @@ export function condition({ column, type, operator, value = "", low = "", high =
   }
   if (!given) return "";
   switch (operator) {
-    case "contains": return `contains(lower(${name}), lower(${quotedText(given)}))`;
-    case "starts": return `starts_with(lower(${name}), lower(${quotedText(given)}))`;
-    case "is": return `${name} = ${quotedText(given)}`;
-    case "not": return `${name} IS DISTINCT FROM ${quotedText(given)}`;
-    case "has": return `list_contains(${name}, ${listed(type, given, column)})`;
+    case "contains":
+      return `contains(lower(${name}), lower(${quotedText(given)}))`;
+    case "starts":
+      return `starts_with(lower(${name}), lower(${quotedText(given)}))`;
+    case "is":
+      return `${name} = ${quotedText(given)}`;
+    case "not":
+      return `${name} IS DISTINCT FROM ${quotedText(given)}`;
+    case "has":
+      return `list_contains(${name}, ${listed(type, given, column)})`;
   }
   throw new Error(`${column}: there is no filter "${operator}"`);
 }

@@ -17,7 +17,8 @@ async function* events(response) {
       rest = parts.pop();
       for (const part of parts) {
         const lines = part.split(/\r?\n/).filter((line) => line.startsWith("data:"));
-        if (lines.length) yield JSON.parse(lines.map((line) => line.slice(5).trimStart()).join("\n"));
+        if (lines.length)
+          yield JSON.parse(lines.map((line) => line.slice(5).trimStart()).join("\n"));
       }
     }
   } finally {
@@ -56,7 +57,7 @@ const path = (job, part = "") => `v1/jobs/${encodeURIComponent(job.id)}${part}`;
  */
 export async function runJob(body, signal, onProgress) {
   const job = await askJson("v1/jobs", { method: "POST", body, signal });
-  // Who leaves the page or cancels does not want it any more.
+  // Leaving the page leaves the job alone; who cancels does not want it any more.
   const cancel = () => ask(path(job), { method: "DELETE" }).catch(() => {});
   if (signal?.aborted) {
     await cancel();
@@ -67,7 +68,10 @@ export async function runJob(body, signal, onProgress) {
     const end = await followed(job, signal, onProgress);
     if (end.state === "failed") throw new Problem(end.error ?? { detail: "the job failed" });
     if (end.state === "cancelled") {
-      throw new Problem({ status: 409, detail: "the job was cancelled on the server; search again" });
+      throw new Problem({
+        status: 409,
+        detail: "the job was cancelled on the server; search again",
+      });
     }
     return await ask(path(job, "/result"), { signal });
   } finally {

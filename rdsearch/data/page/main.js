@@ -16,6 +16,7 @@ import { clearError, quiet, say, showError, showProgress } from "./status.js";
 let limits = null;
 let indexes = new Map();
 let running = null;
+let results = null;
 let fault = null;
 let shown = "";
 const filters = new FilterBox((error) => {
@@ -60,10 +61,22 @@ function takeIndex() {
   const now = facts();
   showIndex(now);
   filters.setIndex(now);
-  byId("index-facts").textContent = `${now.name}: ${counted(now.rows, "sequence")}, models ${now.family}, ${bytesText(now.bytes)}`;
+  byId("index-facts").textContent =
+    `${now.name}: ${counted(now.rows, "sequence")}, models ${now.family}, ${bytesText(now.bytes)}`;
   const weak = now.family === "mini";
   byId("notice").hidden = !weak;
-  byId("notice").replaceChildren(...(weak ? [el("p", {}, el("b", {}, "mini: for demonstration; not a good homology model."), " Hits of this index show how the search works, not what is related.")] : []));
+  byId("notice").replaceChildren(
+    ...(weak
+      ? [
+          el(
+            "p",
+            {},
+            el("b", {}, "mini: for demonstration; not a good homology model."),
+            " Hits of this index show how the search works, not what is related.",
+          ),
+        ]
+      : []),
+  );
 }
 
 function countText() {
@@ -113,14 +126,19 @@ async function runSearch() {
   clearError();
   const again = () => runSearch();
   if (!indexes.size && !(await start())) {
-    if (limits?.keys && !key.get()) fail(new Problem({ status: 401, detail: "this server asks for a key; type it above" }));
+    if (limits?.keys && !key.get())
+      fail(new Problem({ status: 401, detail: "this server asks for a key; type it above" }));
     return;
   }
   const fasta = asFasta(box.text);
   let body;
   const settings = readSettings(filters.value());
   try {
-    if (!fasta) throw Object.assign(new Error("there is no sequence yet: paste one, or try the example"), { status: 422, field: "fasta" });
+    if (!fasta)
+      throw Object.assign(new Error("there is no sequence yet: paste one, or try the example"), {
+        status: 422,
+        field: "fasta",
+      });
     if (fault) throw Object.assign(fault, { status: 422 });
     body = bodyOf(settings, fasta, facts());
   } catch (error) {
@@ -146,7 +164,7 @@ function remember(settings, fasta) {
 function showResults(body, answer) {
   const tools = toolsOf(body, answer);
   const context = { queries: records(body.fasta), facts: facts(), tools, onNeighbours };
-  const results = new Results(byId("results"), answer, context);
+  results = new Results(byId("results"), answer, context);
   const hits = answer.results.reduce((sum, one) => sum + one.hits.length, 0);
   say(`${counted(hits, "hit")} of ${counted(answer.results.length, "query", "queries")}`);
   document.title = `${answer.results.length === 1 ? answer.results[0].query.id : counted(answer.results.length, "query", "queries")} – rdsearch`;
@@ -169,15 +187,19 @@ function toolsOf(body, answer) {
   get.addEventListener("click", download);
   const link = el("button", { type: "button", class: "plain", id: "link" }, "Copy link");
   link.addEventListener("click", async () => {
-    const whole = decode(shown)?.fasta ? "Copied" : `Copied, without the sequences: they have more than ${grouped(LONGEST)} residues`;
+    const whole = decode(shown)?.fasta
+      ? "Copied"
+      : `Copied, without the sequences: they have more than ${grouped(LONGEST)} residues`;
     said.textContent = (await copied(location.href)) ? whole : "The link is in the address bar";
   });
-  return el("div", { class: "results-tools" }, format, get, link, said);
+  return el("div", { class: "results-tools" }, said, format, get, link);
 }
 
 /** Search from a hit. */
 function onNeighbours(protein) {
-  const name = [protein.accession, protein.protein_name ?? protein.description].filter(Boolean).join(" ");
+  const name = [protein.accession, protein.protein_name ?? protein.description]
+    .filter(Boolean)
+    .join(" ");
   box.text = `>${name}\n${protein.sequence.replace(/.{60}/g, "$&\n").trimEnd()}\n`;
   byId("self").checked = true;
   scrollTo({ top: 0 });
@@ -239,6 +261,8 @@ function listen() {
     event.preventDefault();
     byId("results").focus();
   });
+  // Paper cannot be asked for more.
+  addEventListener("beforeprint", () => results?.table?.all());
   addEventListener("hashchange", () => {
     if (location.hash !== shown) restore();
   });

@@ -13,7 +13,10 @@ export function scaled(points, width = WIDTH, height = HEIGHT, margin = MARGIN) 
   const [xs, ys] = [points.map(([x]) => x), points.map(([, y]) => y)];
   const [left, right] = [Math.min(...xs), Math.max(...xs)];
   const [low, high] = [Math.min(...ys), Math.max(...ys)];
-  const scale = Math.min((width - 2 * margin) / (right - left || 1), (height - 2 * margin) / (high - low || 1));
+  const scale = Math.min(
+    (width - 2 * margin) / (right - left || 1),
+    (height - 2 * margin) / (high - low || 1),
+  );
   return ([x, y]) => [
     width / 2 + scale * (x - (left + right) / 2),
     height / 2 - scale * (y - (low + high) / 2),
@@ -38,7 +41,11 @@ export function mapOf(result, onPick) {
   const place = scaled([map.query, ...map.hits, ...map.others]);
   const scores = hits.map((hit) => hit.score);
   const [lowest, highest] = [Math.min(...scores), Math.max(...scores)];
-  const said = el("p", { class: "said small", "aria-hidden": "true" }, "Point at a hit to see which it is.");
+  const said = el(
+    "p",
+    { class: "said small", "aria-hidden": "true" },
+    "Point at a hit to see which it is.",
+  );
   const before = said.textContent;
   const dot = (point, radius, attributes, ...children) => {
     const [cx, cy] = place(point).map((value) => value.toFixed(1));
@@ -47,7 +54,10 @@ export function mapOf(result, onPick) {
   const marks = hits.map((hit, at) => {
     const name = `${hit.rank}. ${hit.accession}${hit.protein_name ? `, ${hit.protein_name}` : ""}, score ${hit.score}`;
     const mark = dot(map.hits[at], 5.5, {
-      class: `hit m${shadeOf(hit.score, lowest, highest)}`, role: "button", tabindex: at ? "-1" : "0", "aria-label": name,
+      class: `hit m${shadeOf(hit.score, lowest, highest)}`,
+      role: "button",
+      tabindex: at ? "-1" : "0",
+      "aria-label": name,
       "data-accession": hit.accession,
     });
     const tell = (text) => () => {
@@ -81,22 +91,47 @@ export function mapOf(result, onPick) {
       "figcaption",
       { class: "small" },
       said,
-      el("p", { class: "quiet" }, sample("query-mark", "query"), sample("hit m4", "hit, stronger in colour where the score is higher"), sample("other", "other proteins")),
-      el("p", { class: "quiet" }, `This plane shows ${percent(map.explained, 0)} of the variance: near on it is not always near.`),
+      el(
+        "p",
+        { class: "quiet" },
+        sample("query-mark", "query"),
+        sample("hit m4", "hit, stronger in colour where the score is higher"),
+        sample("other", "other proteins"),
+      ),
+      el(
+        "p",
+        { class: "quiet" },
+        `This plane shows ${percent(map.explained, 0)} of the variance: near on it is not always near.`,
+      ),
     ),
   );
 }
 
 function sample(kind, text) {
-  const shape = kind === "query-mark" ? svg("path", { d: "M6 1L11 6L6 11L1 6Z", class: kind }) : svg("circle", { cx: 6, cy: 6, r: kind === "other" ? 2.5 : 5, class: kind });
-  return el("span", { class: "key-of" }, svg("svg", { viewBox: "0 0 12 12", "aria-hidden": "true" }, shape), ` ${text}`);
+  const shape =
+    kind === "query-mark"
+      ? svg("path", { d: "M6 1L11 6L6 11L1 6Z", class: kind })
+      : svg("circle", { cx: 6, cy: 6, r: kind === "other" ? 2.5 : 5, class: kind });
+  return el(
+    "span",
+    { class: "key-of" },
+    svg("svg", { viewBox: "0 0 12 12", "aria-hidden": "true" }, shape),
+    ` ${text}`,
+  );
 }
 
 /** Keys on the map: one stop for Tab, arrows from hit to hit by rank. */
 function walk(event, marks, pick) {
   const at = marks.indexOf(event.target);
   if (at < 0) return;
-  const steps = { ArrowRight: at + 1, ArrowDown: at + 1, ArrowLeft: at - 1, ArrowUp: at - 1, Home: 0, End: marks.length - 1 };
+  const steps = {
+    ArrowRight: at + 1,
+    ArrowDown: at + 1,
+    ArrowLeft: at - 1,
+    ArrowUp: at - 1,
+    Home: 0,
+    End: marks.length - 1,
+  };
   if (event.key === "Enter" || event.key === " ") pick(at);
   else if (event.key in steps) {
     const next = marks[Math.min(Math.max(steps[event.key], 0), marks.length - 1)];

@@ -43,7 +43,8 @@ export function bytesText(bytes) {
 
 /** Parameters of a model: "4.8 million". */
 export function parametersText(count) {
-  const [size, word] = count >= 1e9 ? [1e9, "billion"] : count >= 1e6 ? [1e6, "million"] : [1e3, "thousand"];
+  const [size, word] =
+    count >= 1e9 ? [1e9, "billion"] : count >= 1e6 ? [1e6, "million"] : [1e3, "thousand"];
   return `${Number((count / size).toPrecision(2))} ${word}`;
 }
 

@@ -4,8 +4,16 @@
 export const LONGEST = 2_000;
 
 // Short names in the address, and their kinds.
-const FIELDS = { index: "index", tier: "tier", k: "k", cut: "cut", evalue: "evalue", fdr: "fdr", where: "where" };
-const SWITCHES = ["align", "self"];
+const FIELDS = {
+  index: "index",
+  tier: "tier",
+  k: "k",
+  cut: "cut",
+  evalue: "evalue",
+  fdr: "fdr",
+  where: "where",
+};
+const SWITCHES = ["align", "self", "trace"];
 
 /**
  * The fragment of a search.

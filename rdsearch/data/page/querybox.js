@@ -65,7 +65,9 @@ export class QueryBox {
     try {
       this.text = await readFile(file);
     } catch (error) {
-      this.onFault(Object.assign(new Error(`${file.name} cannot be read: ${error.message}`), { status: 422 }));
+      this.onFault(
+        Object.assign(new Error(`${file.name} cannot be read: ${error.message}`), { status: 422 }),
+      );
       return;
     }
     this.onRead(file.name);

@@ -24,11 +24,18 @@ export class Results {
     this.section = el("div", { class: "of-query" });
     const several = answer.results.length > 1;
     const hits = answer.results.reduce((sum, one) => sum + one.hits.length, 0);
-    const title = several ? `${counted(answer.results.length, "query", "queries")}, ${counted(hits, "hit")}` : "Results";
+    const title = several
+      ? `${counted(answer.results.length, "query", "queries")}, ${counted(hits, "hit")}`
+      : "Results";
     this.heading = el("h2", { tabindex: "-1", id: "results-heading" }, title);
     const made = `${answer.index}, generation ${answer.generation} · ${answer.funnel}`;
     element.replaceChildren(
-      el("div", { class: "results-top" }, el("div", {}, this.heading, el("p", { class: "quiet small" }, made)), context.tools),
+      el(
+        "div",
+        { class: "results-top" },
+        el("div", {}, this.heading, el("p", { class: "quiet small" }, made)),
+        context.tools,
+      ),
       ...notesOf(answer.notes),
       ...(several ? [this.list()] : []),
       this.section,
@@ -46,20 +53,44 @@ export class Results {
       const words = text.toLowerCase().split(/\s+/).filter(Boolean);
       const found = results
         .map((result, at) => ({ result, at }))
-        .filter(({ result }) => words.every((word) => `${result.query.id} ${result.query.description}`.toLowerCase().includes(word)));
+        .filter(({ result }) =>
+          words.every((word) =>
+            `${result.query.id} ${result.query.description}`.toLowerCase().includes(word),
+          ),
+        );
       this.links.clear();
-      body.replaceChildren(...found.slice(0, LISTED).map(({ result, at }) => this.line(result, at, evalues)));
-      more.textContent = found.length > LISTED ? `The first ${LISTED} of ${grouped(found.length)} queries are listed.` : "";
+      body.replaceChildren(
+        ...found.slice(0, LISTED).map(({ result, at }) => this.line(result, at, evalues)),
+      );
+      more.textContent =
+        found.length > LISTED
+          ? `The first ${LISTED} of ${grouped(found.length)} queries are listed.`
+          : "";
       this.mark();
     };
     const more = el("p", { class: "quiet small", role: "status" });
-    const input = el("input", { type: "search", "aria-label": "Find a query", placeholder: "Find a query", autocomplete: "off" });
+    const input = el("input", {
+      type: "search",
+      "aria-label": "Find a query",
+      placeholder: "Find a query",
+      autocomplete: "off",
+    });
     input.addEventListener("input", () => draw(input.value));
     const head = ["Query", "Residues", "Hits", "Best hit", ...(evalues ? ["E-value"] : [])];
     const table = el(
       "table",
       { class: "queries" },
-      el("thead", {}, el("tr", {}, head.map((name, at) => el("th", { scope: "col", class: [1, 2, 4].includes(at) ? "n" : null }, name)))),
+      el(
+        "thead",
+        {},
+        el(
+          "tr",
+          {},
+          head.map((name, at) =>
+            el("th", { scope: "col", class: [1, 2, 4].includes(at) ? "n" : null }, name),
+          ),
+        ),
+      ),
       body,
     );
     draw("");
@@ -112,14 +143,35 @@ export class Results {
     }
     const { query, hits } = result;
     const heading = el("h3", { tabindex: "-1" }, query.id || "query");
-    const said = [query.description, counted(query.length, "residue"), counted(hits.length, "hit")].filter(Boolean).join(" · ");
-    const about = el("div", { class: "about" }, heading, el("p", { class: "quiet" }, said), ...this.steps(at), ...this.remarks(result));
+    const said = [query.description, counted(query.length, "residue"), counted(hits.length, "hit")]
+      .filter(Boolean)
+      .join(" · ");
+    const about = el(
+      "div",
+      { class: "about" },
+      heading,
+      el("p", { class: "quiet" }, said),
+      ...this.steps(at),
+      ...this.remarks(result),
+    );
     if (!hits.length) {
-      this.section.replaceChildren(about, el("p", { class: "nothing" }, "No hits. A looser cut, other filters or wider models may find some."));
+      this.section.replaceChildren(
+        about,
+        el(
+          "p",
+          { class: "nothing" },
+          "No hits. A looser cut, other filters or wider models may find some.",
+        ),
+      );
       return;
     }
     const record = { ...this.context.queries[at], id: query.id };
-    const details = (hit) => detailsOf(hit, { answer: this.answer, query: record, onNeighbours: this.context.onNeighbours });
+    const details = (hit) =>
+      detailsOf(hit, {
+        answer: this.answer,
+        query: record,
+        onNeighbours: this.context.onNeighbours,
+      });
     this.table = new HitTable(result, this.answer, details);
     const reveal = (rank) => this.table.reveal(rank);
     const top = el("div", { class: "query-top" }, about);
@@ -140,7 +192,15 @@ export class Results {
       });
       return button;
     };
-    return [el("p", { class: "steps" }, step("Previous", at - 1), ` ${grouped(at + 1)} of ${grouped(results.length)} `, step("Next", at + 1))];
+    return [
+      el(
+        "p",
+        { class: "steps" },
+        step("Previous", at - 1),
+        ` ${grouped(at + 1)} of ${grouped(results.length)} `,
+        step("Next", at + 1),
+      ),
+    ];
   }
 
   remarks(result) {
@@ -152,16 +212,43 @@ export class Results {
         el("div", {}, el("dt", {}, "best hit"), el("dd", {}, best.accession)),
         el("div", {}, el("dt", {}, "score"), el("dd", {}, best.score.toFixed(3))),
       ];
-      if ((best.evalue ?? null) !== null) facts.push(el("div", {}, el("dt", {}, "e-value"), el("dd", {}, evalueText(best.evalue))));
-      if (best.cigar) facts.push(el("div", {}, el("dt", {}, "identity"), el("dd", {}, `${Math.round(100 * best.identity)} %`)));
+      if ((best.evalue ?? null) !== null)
+        facts.push(el("div", {}, el("dt", {}, "e-value"), el("dd", {}, evalueText(best.evalue))));
+      if (best.cigar)
+        facts.push(
+          el(
+            "div",
+            {},
+            el("dt", {}, "identity"),
+            el("dd", {}, `${Math.round(100 * best.identity)} %`),
+          ),
+        );
       remarks.push(el("dl", { class: "figures" }, facts));
     }
-    if (this.context.facts.evalues) remarks.push(el("p", { class: "small quiet" }, `No e-values: ${this.context.facts.evalues}.`));
+    if (this.context.facts.evalues)
+      remarks.push(
+        el("p", { class: "small quiet" }, `No e-values: ${this.context.facts.evalues}.`),
+      );
     if (result.full) {
-      remarks.push(el("p", { class: "small notes" }, `These are as many hits as were asked for: more may pass the cut. Ask for more than ${grouped(hits.length)} to see.`));
+      remarks.push(
+        el(
+          "p",
+          { class: "small notes" },
+          `These are as many hits as were asked for: more may pass the cut. Ask for more than ${grouped(hits.length)} to see.`,
+        ),
+      );
     }
     return remarks;
   }
 }
 
-const notesOf = (notes) => (notes?.length ? [el("div", { class: "notes", role: "note" }, notes.map((note) => el("p", {}, note)))] : []);
+const notesOf = (notes) =>
+  notes?.length
+    ? [
+        el(
+          "div",
+          { class: "notes", role: "note" },
+          notes.map((note) => el("p", {}, note)),
+        ),
+      ]
+    : [];

@@ -3,7 +3,12 @@
 import { byId, setOptions } from "./dom.js";
 import { bytesText, counted, parametersText } from "./numbers.js";
 
-const CUTS = [["", "any score"], ["evalue", "an e-value of at most…"]];
+// Bytes of tiers that each query reads for a trace, unless somebody asks for more.
+const TRACED = 1e9;
+const CUTS = [
+  ["", "any score"],
+  ["evalue", "an e-value of at most…"],
+];
 
 /** The form's settings, as values. */
 export function readSettings(filters) {
@@ -15,6 +20,7 @@ export function readSettings(filters) {
     evalue: byId("evalue").value.trim(),
     align: byId("align").checked,
     self: byId("self").checked,
+    trace: byId("trace").checked,
     where: byId("where").value.trim(),
     filters,
   };
@@ -28,6 +34,7 @@ export function applySettings(settings) {
   if (settings.evalue) byId("evalue").value = settings.evalue;
   byId("align").checked = settings.align;
   byId("self").checked = settings.self;
+  byId("trace").checked = settings.trace;
 }
 
 function choose(id, value) {
@@ -43,10 +50,12 @@ export function showIndex(facts) {
     `${plan.tier}${at === facts.plans.length - 1 ? " (the index's best)" : ""}`,
   ]);
   setOptions(byId("tier"), names, facts.plans.at(-1).tier);
+  byId("trace").checked = facts.tiers.reduce((sum, tier) => sum + tier.bytes, 0) <= TRACED;
   showTier(facts);
 }
 
-const planOf = (facts) => facts.plans.find((one) => one.tier === byId("tier").value) ?? facts.plans.at(-1);
+const planOf = (facts) =>
+  facts.plans.find((one) => one.tier === byId("tier").value) ?? facts.plans.at(-1);
 
 /** Show what the chosen tier costs, and which cuts it has. */
 export function showTier(facts) {
@@ -54,10 +63,16 @@ export function showTier(facts) {
   byId("cost").textContent =
     `Each query runs ${counted(plan.members.length, "model")} (${parametersText(plan.parameters)} parameters); then ` +
     `${counted(plan.rows, "row")} are compared in up to ${plan.dims} dimensions and ${bytesText(plan.bytes)} read: ${plan.funnel}.`;
+  const last = facts.tiers.findIndex((one) => one.name === plan.tier);
+  const traced = facts.tiers.slice(0, last + 1).reduce((sum, tier) => sum + tier.bytes, 0);
+  byId("trace-note").textContent = `Compares every row: ${bytesText(traced)} read a query.`;
   const cuts = facts.evalues ? [CUTS[0]] : [...CUTS];
   const calibration = facts.calibration;
   if (calibration?.tiers.find((one) => one.tier === plan.tier)?.fdr) {
-    cuts.push(["fdr", `a false discovery rate of ${Number((100 * calibration.fdr).toPrecision(3))} % (certified)`]);
+    cuts.push([
+      "fdr",
+      `a false discovery rate of ${Number((100 * calibration.fdr).toPrecision(3))} % (certified)`,
+    ]);
   }
   const before = byId("cut").value;
   setOptions(byId("cut"), cuts, before);
@@ -80,9 +95,10 @@ export function showCut(facts) {
  * @throws {Error} A field has no value of its kind.
  */
 export function bodyOf(settings, fasta, facts) {
-  const body = { fasta, index: settings.index, format: "json", trace: true, map: true };
+  const body = { fasta, index: settings.index, format: "json", map: true };
   body.align = settings.align;
   body.exclude_self = settings.self;
+  body.trace = settings.trace;
   if (settings.tier) body.to_tier = settings.tier;
   if (settings.where) body.where = settings.where;
   if (settings.k) body.k = whole(settings.k);
@@ -110,7 +126,10 @@ function whole(text) {
 function positive(text) {
   const value = Number(text);
   if (!(text && value > 0 && Number.isFinite(value))) {
-    throw new FieldError("evalue", `an e-value is a number above 0, for example 1e-3; found ${text || "nothing"}`);
+    throw new FieldError(
+      "evalue",
+      `an e-value is a number above 0, for example 1e-3; found ${text || "nothing"}`,
+    );
   }
   return value;
 }

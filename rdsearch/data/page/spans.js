@@ -26,8 +26,14 @@ export function spansOf(result, onPick) {
     const name = `${hit.rank}. ${hit.accession}, residues ${hit.query_start}–${hit.query_end}, score ${hit.score}`;
     const bar = svg(
       "rect",
-      { x: x(hit.query_start - 1).toFixed(1), y: TOP + STEP * at, height: STEP - 2, rx: 1,
-        width: Math.max(x(hit.query_end - hit.query_start + 1), 2).toFixed(1), class: `hit m${shadeOf(hit.score, lowest, highest)}` },
+      {
+        x: x(hit.query_start - 1).toFixed(1),
+        y: TOP + STEP * at,
+        height: STEP - 2,
+        rx: 1,
+        width: Math.max(x(hit.query_end - hit.query_start + 1), 2).toFixed(1),
+        class: `hit m${shadeOf(hit.score, lowest, highest)}`,
+      },
       svg("title", {}, name),
     );
     bar.addEventListener("click", () => onPick(hit.rank));
@@ -35,18 +41,32 @@ export function spansOf(result, onPick) {
   });
   const ticks = ticksOf(length).map((at) => {
     const anchor = at === 1 ? "start" : at === length ? "end" : "middle";
-    return svg("text", { x: x(at === 1 ? 0 : at).toFixed(1), y: 11, "text-anchor": anchor, class: "tick" }, grouped(at));
+    return svg(
+      "text",
+      { x: x(at === 1 ? 0 : at).toFixed(1), y: 11, "text-anchor": anchor, class: "tick" },
+      grouped(at),
+    );
   });
   const label = `The parts of the query that ${counted(hits.length, "hit")} are aligned with; the table has the same under Query range`;
   const picture = svg(
     "svg",
-    { viewBox: `0 0 ${WIDTH} ${TOP + STEP * hits.length}`, class: "spans", role: "img", "aria-label": label },
+    {
+      viewBox: `0 0 ${WIDTH} ${TOP + STEP * hits.length}`,
+      class: "spans",
+      role: "img",
+      "aria-label": label,
+    },
     ticks,
     svg("rect", { x: 0, y: 15, width: WIDTH, height: 3, class: "query-line" }),
     bars,
   );
   const shown = hits.length < result.hits.length ? `, the ${hits.length} best` : "";
-  return el("figure", { class: "spans" }, el("figcaption", { class: "small quiet" }, `Aligned parts of the query${shown}`), picture);
+  return el(
+    "figure",
+    { class: "spans" },
+    el("figcaption", { class: "small quiet" }, `Aligned parts of the query${shown}`),
+    picture,
+  );
 }
 
 /** Residues that the axis names: first, last, and round numbers that are not too near to them. */

@@ -29,7 +29,9 @@ export function showProgress(job) {
     bar.removeAttribute("value");
     const tick = () => {
       const seconds = Math.round((performance.now() - began) / 1000);
-      byId("progress-text").textContent = seconds ? `Searching, ${counted(seconds, "second")}` : "Searching";
+      byId("progress-text").textContent = seconds
+        ? `Searching, ${counted(seconds, "second")}`
+        : "Searching";
     };
     clearInterval(ticking);
     ticking = setInterval(tick, 1000);
@@ -57,7 +59,8 @@ export function showProgress(job) {
 export function clearError() {
   byId("error").hidden = true;
   byId("error").replaceChildren();
-  for (const field of document.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
+  for (const field of document.querySelectorAll("[aria-invalid]"))
+    field.removeAttribute("aria-invalid");
 }
 
 /**
@@ -72,7 +75,11 @@ export function showError(error, again) {
     el("h2", {}, titleOf(error)),
     el("p", {}, sentence(error.message)),
     several.length
-      ? el("ul", {}, several.map((one) => el("li", {}, el("b", {}, one.field), `: ${one.message}`)))
+      ? el(
+          "ul",
+          {},
+          several.map((one) => el("li", {}, el("b", {}, one.field), `: ${one.message}`)),
+        )
       : "",
   );
   if (again && (error.retryAfter || [0, 429, 503, 504].includes(error.status))) {
@@ -84,12 +91,18 @@ export function showError(error, again) {
 
 function titleOf(error) {
   switch (error.status) {
-    case 0: return "No answer";
-    case 401: return error.kind === "key-wrong" ? "The key is wrong" : "A key is needed";
-    case 429: return "The server is busy";
-    case 503: return "The server is not ready";
-    case 504: return "It took too long";
-    default: return error.status >= 500 ? "The server failed" : "This cannot be searched";
+    case 0:
+      return "No answer";
+    case 401:
+      return error.kind === "key-wrong" ? "The key is wrong" : "A key is needed";
+    case 429:
+      return "The server is busy";
+    case 503:
+      return "The server is not ready";
+    case 504:
+      return "It took too long";
+    default:
+      return error.status >= 500 ? "The server failed" : "This cannot be searched";
   }
 }
 
