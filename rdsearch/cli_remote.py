@@ -11,6 +11,7 @@ from typing import IO, Any
 
 import click
 
+from rdsearch import outfiles
 from rdsearch.cli_options import QUERY, say, working
 from rdsearch.errors import InputError
 from rdsearch.formats import FORMATS
@@ -120,7 +121,7 @@ def search_remote(
         The query cannot be read, the server refuses or does not answer, or the results cannot be
         written; no file has appeared then.
     """
-    from rdsearch import client, client_requests, outputs
+    from rdsearch import client, client_requests
 
     if Path(query).is_dir():
         raise InputError(
@@ -148,7 +149,7 @@ def search_remote(
             from rdsearch import a3m
 
             taken: set[str] = set()
-            with outputs._named(path):
+            with outfiles.named(path):
                 path.mkdir(parents=True, exist_ok=True)
                 for record in records:
                     file = path / f"{a3m.safe_name(record.id, taken)}.a3m"
@@ -177,13 +178,11 @@ class _Decoded:
 @contextlib.contextmanager
 def _place(path: Path | None, format: str) -> Iterator[Any]:
     """Where the bytes of a format go: a file that appears when it is complete, or the output."""
-    from rdsearch import outputs
-
     if path is not None:
-        with outputs._named(path), outputs._file(path, binary=True) as file:
+        with outfiles.named(path), outfiles.new_file(path, binary=True) as file:
             yield file
     elif FORMATS[format].binary:
-        yield outputs._bytes_of(sys.stdout, format)
+        yield outfiles.bytes_of(sys.stdout, format)
     else:
-        with outputs._text_of(sys.stdout, format) as text:
+        with outfiles.text_of(sys.stdout, format) as text:
             yield _Decoded(text)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from rdsearch import __version__
+from rdsearch import __version__, outfiles
 from rdsearch import client_answers as answers
 from rdsearch import client_requests as requests
 from rdsearch.client_answers import SearchAnswer, ServerError, Written
@@ -332,9 +332,7 @@ class AsyncClient:
         total = 0
         with contextlib.ExitStack() as stack:
             if isinstance(file, str | os.PathLike):
-                from rdsearch import outputs
-
-                file = stack.enter_context(outputs._file(Path(file), binary=True))
+                file = stack.enter_context(outfiles.new_file(Path(file), binary=True))
             try:
                 with self._breaks():
                     async for chunk in self._http.chunks(response):

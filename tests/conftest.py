@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.serving import served  # noqa: F401 - a fixture
+
 # What the tests compute is small: threads that wait for each other cost more than they bring, and
 # on busy cores many times more. Processes that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

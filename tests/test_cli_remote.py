@@ -22,6 +22,8 @@ from rdsearch.samples import QUERIES
 from tests.described import distinct_proteins
 from tests.serving import serving
 
+pytestmark = pytest.mark.slow
+
 TIMES = "html"  # a report says when it was made
 
 

@@ -1,7 +1,5 @@
 """The examples that ask a server run, against one of the tests and (slow) one of their own."""
 
-# ruff: noqa: F811 - fixtures that are imported
-
 from __future__ import annotations
 
 import subprocess
@@ -10,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import served  # noqa: F401 - a fixture
+pytestmark = pytest.mark.slow
+
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

@@ -1,7 +1,5 @@
 """The client against a real server: what it brings is what the index answers here."""
 
-# ruff: noqa: F811 - fixtures that are imported
-
 from __future__ import annotations
 
 import asyncio
@@ -20,7 +18,9 @@ from rdsearch.errors import CalibrationError, InputError
 from rdsearch.fasta import read
 from rdsearch.formats import FORMATS
 from tests.mocked import run
-from tests.serving import served, serving  # noqa: F401 - a fixture
+from tests.serving import serving
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(params=["sync", "async"])

@@ -15,6 +15,8 @@ import pytest
 
 from tests.guarded import KEY, SEQUENCE, WHERE
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 SERVER = """

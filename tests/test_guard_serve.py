@@ -16,6 +16,8 @@ from click.testing import CliRunner
 from rdsearch.cli_key import key
 from tests.serving import serving
 
+pytestmark = pytest.mark.slow
+
 SEQUENCES = [
     "MVLSPADKTNVKAAWGKVGAHAGEYGAEALERMFLSFPTTKTYFPHFDLSHGSAQVKGHGKKVADALTNAVAHVDDMPN",
     "MPEPTIDEK",

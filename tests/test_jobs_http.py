@@ -22,7 +22,9 @@ pytest.importorskip("fastapi", reason="needs rdsearch[server]")
 import pyarrow.parquet
 
 from rdsearch import fasta
-from tests.serving import served, serving  # noqa: F401 - a fixture
+from tests.serving import serving
+
+pytestmark = pytest.mark.slow
 
 NEVER = "A" * 22
 FINAL = ("done", "failed", "cancelled")
@@ -90,7 +92,7 @@ def command(index, queries, format, *options):
     return done.stdout
 
 
-def test_the_result_is_that_of_the_command_byte_for_byte(served, queries):  # noqa: F811
+def test_the_result_is_that_of_the_command_byte_for_byte(served, queries):
     """One part, of sequences that the server has not met, is embedded as the command does it."""
     parts = [part.partition("\n") for part in queries.split(">")[1:10]]
     unknown = "".join(f">{head}\n{body.strip()[99::-1]}\n" for head, _, body in parts)
@@ -108,7 +110,7 @@ def test_the_result_is_that_of_the_command_byte_for_byte(served, queries):  # no
     assert content == command(served.index, unknown, "jsonl", *options)
 
 
-def test_the_result_of_several_parts(served, queries):  # noqa: F811
+def test_the_result_of_several_parts(served, queries):
     """How sequences are put together in batches moves the last digit of a score, and no more."""
     job = finished(served, made(served, {"fasta": queries, "k": 5}))
     assert (job["state"], job["error"], job["format"]) == ("done", None, "jsonl")
@@ -128,7 +130,7 @@ def test_the_result_of_several_parts(served, queries):  # noqa: F811
         assert one == two
 
 
-def test_formats(served, queries):  # noqa: F811
+def test_formats(served, queries):
     """JSON, TSV and Parquet have the same hits, and each is what its type says."""
     found = {}
     jobs = {
@@ -166,7 +168,7 @@ def test_formats(served, queries):  # noqa: F811
     assert {**whole, "results": whole["results"][:3]} == at_once
 
 
-def test_events_rise_and_end_with_the_job(served, queries):  # noqa: F811
+def test_events_rise_and_end_with_the_job(served, queries):
     job = made(served, {"fasta": queries * 3, "align": True})
     with following(served, job) as told:
         seen = list(told)  # ends by itself
@@ -183,7 +185,7 @@ def test_events_rise_and_end_with_the_job(served, queries):  # noqa: F811
         assert list(told) == seen[-1:]
 
 
-def test_a_job_goes_on_when_nobody_follows_it(served, queries):  # noqa: F811
+def test_a_job_goes_on_when_nobody_follows_it(served, queries):
     job = made(served, {"fasta": queries * 2})
     with following(served, job) as told:
         next(told)
@@ -191,7 +193,7 @@ def test_a_job_goes_on_when_nobody_follows_it(served, queries):  # noqa: F811
     assert (job["state"], job["sequences"]["done"]) == ("done", 120)
 
 
-def test_cancelling(served, queries):  # noqa: F811
+def test_cancelling(served, queries):
     """One that runs, one that waits, and one that is done."""
     runs = made(served, {"fasta": queries * 60, "align": True, "k": 50})
     waits = made(served, {"fasta": queries})
@@ -213,7 +215,7 @@ def test_cancelling(served, queries):  # noqa: F811
         assert (status, problem["type"]) == (404, "urn:rdsearch:problem:no-such-job")
 
 
-def test_parts_of_a_result(served, queries):  # noqa: F811
+def test_parts_of_a_result(served, queries):
     """A download that broke off goes on; a part that is not there is a problem."""
     job = finished(served, made(served, {"fasta": queries[: queries.index(">", 1)], "k": 5}))
     path = job["links"]["result"]
@@ -239,7 +241,7 @@ def test_parts_of_a_result(served, queries):  # noqa: F811
         ({"sequences": ["MK"], "format": "json", "timeout": 0}, 422, "invalid-request"),
     ],
 )
-def test_what_is_wrong_is_said_at_once(served, body, status, kind):  # noqa: F811
+def test_what_is_wrong_is_said_at_once(served, body, status, kind):
     found, problem = served.post("/v1/jobs", body)
     assert (found, problem["type"]) == (status, f"urn:rdsearch:problem:{kind}")
     # As a search says it.
@@ -247,7 +249,7 @@ def test_what_is_wrong_is_said_at_once(served, body, status, kind):  # noqa: F81
 
 
 @pytest.mark.parametrize("route", ["", "/events", "/result"])
-def test_odd_ids(served, route):  # noqa: F811
+def test_odd_ids(served, route):
     for odd in (NEVER, "x", "%00", "..%2F..%2Fetc%2Fpasswd", "a" * 5_000, "%F0%9F%A7%AC", "%ff"):
         status, problem = served.get(f"/v1/jobs/{odd}{route}")
         assert status in (404, 422)
@@ -255,7 +257,7 @@ def test_odd_ids(served, route):  # noqa: F811
     assert served.ask("DELETE", f"/v1/jobs/{NEVER}", None)[0] == 404
 
 
-def test_the_document_describes_jobs(served):  # noqa: F811
+def test_the_document_describes_jobs(served):
     document = served.get("/openapi.json")[1]
     paths = {path: set(one) for path, one in document["paths"].items() if "/jobs" in path}
     assert paths == {

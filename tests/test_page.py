@@ -13,9 +13,8 @@ pytest.importorskip("fastapi", reason="needs rdsearch[server]")
 
 from rdsearch.errors import InputError
 from rdsearch.server import page
-from tests.serving import served
 
-__all__ = ["served"]
+pytestmark = pytest.mark.slow
 
 
 def asked(url: str, **headers: str):

@@ -12,9 +12,10 @@ from rdsearch import fasta, report, samples
 from rdsearch.alignment import ALIGNMENT_COLUMNS, Alignment
 from tests.browsing import as_fasta, browser, expected, records, visiting
 from tests.results import hit
-from tests.serving import served
 
-__all__ = ["browser", "served"]
+pytestmark = pytest.mark.slow
+
+__all__ = ["browser"]
 
 
 @pytest.fixture(scope="module")

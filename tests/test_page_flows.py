@@ -12,9 +12,11 @@ import sys
 import pytest
 
 from tests.browsing import OVER, as_fasta, browser, expected, records, visiting
-from tests.serving import served, serving
+from tests.serving import serving
 
-__all__ = ["browser", "served"]
+pytestmark = pytest.mark.slow
+
+__all__ = ["browser"]
 
 
 @pytest.fixture(scope="module")

@@ -26,9 +26,10 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from rdsearch.cli_key import key
-from tests.serving import Server, served, serving
+from tests.serving import Server, serving
 
-__all__ = ["served"]
+pytestmark = pytest.mark.slow
+
 
 CONFORMS = [
     not_a_server_error,

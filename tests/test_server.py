@@ -18,7 +18,6 @@ from rdsearch.cli import main
 from rdsearch.fasta import Record
 from rdsearch.finding import full_note
 from rdsearch.server import rendering
-from tests.serving import served, serving  # noqa: F401 - served is a fixture
 
 QUERIES = samples.PROTEINS.parent / "queries.fasta"
 
@@ -55,7 +54,7 @@ def refused(server, path="/v1/search", *, fasta=">a\nMKVLA\n", status=422, **bod
 
 
 @pytest.fixture(scope="module")
-def index(served):  # noqa: F811
+def index(served):
     with rdsearch.open(served.index, dtype="float32") as opened:
         yield opened
 
@@ -72,7 +71,7 @@ def index(served):  # noqa: F811
         (["--shortlist", "0.1M:20", "-k", "2"], {"shortlist": {"0.1M": 20}, "k": 2}),
     ],
 )
-def test_a_hit_is_the_command_lines(served, options, body):  # noqa: F811
+def test_a_hit_is_the_command_lines(served, options, body):
     lines = local(served, *options, "--format", "jsonl").splitlines()
     answer = asked(served, **body)
     hits = [hit for result in answer["results"] for hit in result["hits"]]
@@ -84,13 +83,13 @@ def test_a_hit_is_the_command_lines(served, options, body):  # noqa: F811
 
 
 @pytest.mark.parametrize("format_", ["table", "tsv", "csv", "jsonl", "m8", "fasta"])
-def test_every_format_is_the_command_lines_bytes(served, format_):  # noqa: F811
+def test_every_format_is_the_command_lines_bytes(served, format_):
     headers, body = raw(served, {"format": format_, "k": 3})
     assert body == local(served, "--format", format_, "-k", "3")
     assert headers["Content-Disposition"].startswith('attachment; filename="rdsearch-hits.')
 
 
-def test_binary_formats_and_reports(served):  # noqa: F811
+def test_binary_formats_and_reports(served):
     parquet = pytest.importorskip("pyarrow.parquet")
     _, body = raw(served, {"k": 3, "format": "parquet"})
     table = parquet.read_table(io.BytesIO(body))
@@ -115,12 +114,12 @@ def test_binary_formats_and_reports(served):  # noqa: F811
         ("image/png, */*;q=0.1", "application/json"),
     ],
 )
-def test_accept_chooses(served, accept, kind):  # noqa: F811
+def test_accept_chooses(served, accept, kind):
     headers, _ = raw(served, {"k": 1}, Accept=accept)
     assert headers["Content-Type"].partition(";")[0] == kind
 
 
-def test_the_bodys_format_goes_before_the_addresss_and_that_before_accept(served):  # noqa: F811
+def test_the_bodys_format_goes_before_the_addresss_and_that_before_accept(served):
     text = {"fasta": ">a\nMKVLA\n", "k": 1}
     path = "/v1/search?format=csv"
     assert b",rank," in served.post(path, text, Accept="application/json")[1]
@@ -128,7 +127,7 @@ def test_the_bodys_format_goes_before_the_addresss_and_that_before_accept(served
     assert served.post("/v1/search", text, Accept="image/png")[0] == 406
 
 
-def test_sequences_one_by_one(served):  # noqa: F811
+def test_sequences_one_by_one(served):
     records = list(fasta.read(QUERIES))[:2]
     body = {
         "sequences": [records[0].sequence, {"id": "b c", "sequence": records[1].sequence.lower()}]
@@ -141,7 +140,7 @@ def test_sequences_one_by_one(served):  # noqa: F811
     assert accessions == [[hit["accession"] for hit in one["hits"]] for one in of_fasta]
 
 
-def test_a_cut_that_k_cuts_short_says_so(served):  # noqa: F811
+def test_a_cut_that_k_cuts_short_says_so(served):
     headers, _ = raw(served, {"format": "tsv"})
     assert json.loads(headers["Rdsearch-Notes"]) == asked(served)["notes"]
     assert "no e-values: the index has 120 rows" in headers["Rdsearch-Notes"]
@@ -155,7 +154,7 @@ def test_a_cut_that_k_cuts_short_says_so(served):  # noqa: F811
     assert rendering.notes(plan, hits) == ["one", full_note(["a"], 1)]
 
 
-def test_embeddings_are_the_indexs(served, index):  # noqa: F811
+def test_embeddings_are_the_indexs(served, index):
     records = list(fasta.read(QUERIES))[:3]
     expected = index.embed([record.sequence for record in records], "1.2M")
     body = {"fasta": QUERIES.read_text(), "tier": "1.2M"}
@@ -170,7 +169,7 @@ def test_embeddings_are_the_indexs(served, index):  # noqa: F811
     np.testing.assert_array_equal(np.load(io.BytesIO(data), allow_pickle=False), found)
 
 
-def test_an_index_says_what_it_is(served, index):  # noqa: F811
+def test_an_index_says_what_it_is(served, index):
     status, answer = served.get("/v1/indexes/mini")
     assert status == 200
     facts = index.info()
@@ -183,7 +182,7 @@ def test_an_index_says_what_it_is(served, index):  # noqa: F811
     assert str(served.index) not in json.dumps(answer)
 
 
-def test_a_protein_and_its_neighbours(served, index):  # noqa: F811
+def test_a_protein_and_its_neighbours(served, index):
     row = 7
     protein = index.catalog.proteins([row])[row][0]
     status, answer = served.get(f"/v1/indexes/mini/proteins/{protein['accession']}")
@@ -214,7 +213,7 @@ def test_a_protein_and_its_neighbours(served, index):  # noqa: F811
     assert all(hit["length"] < 200 for hit in few)
 
 
-def test_values_of_a_column(served, index):  # noqa: F811
+def test_values_of_a_column(served, index):
     every = [one for row in range(index.n_rows) for one in index.catalog.proteins([row])[row]]
     for name in ("genus", "length", "reviewed"):
         status, answer = served.get(f"/v1/indexes/mini/columns/{name.upper()}")
@@ -229,7 +228,7 @@ def test_values_of_a_column(served, index):  # noqa: F811
         assert numbers == sorted((given.count(one) for one in set(given)), reverse=True)[:50]
 
 
-def test_a_map(served):  # noqa: F811
+def test_a_map(served):
     place = asked(served, k=20, map=True)["results"][0]["map"]
     assert place["query"] == [0, 0]
     assert len(place["hits"]) == 20
@@ -241,7 +240,7 @@ def test_a_map(served):  # noqa: F811
     assert near < np.linalg.norm(place["others"], axis=1).mean()
 
 
-def test_bad_input_says_what_is_wrong(served):  # noqa: F811
+def test_bad_input_says_what_is_wrong(served):
     assert refused(served, fasta=">a\nMKV\nMK1V\n")["line"] == 3
     assert "letters A to Z" in refused(served, fasta=">a\nMK1V\n")["detail"]
     assert "begins with '>'" in refused(served, fasta="MKVLA")["detail"]
@@ -264,7 +263,7 @@ def test_bad_input_says_what_is_wrong(served):  # noqa: F811
     assert refused(served, "/v1/embed", tier="7B")["detail"]
 
 
-def test_limits_are_named(served):  # noqa: F811
+def test_limits_are_named(served):
     problem = refused(served, fasta=">a\nMKV\n" * 101, status=413)
     assert problem["limit"] == {"sequences": 100}
     assert "job" in problem["detail"]
@@ -284,7 +283,7 @@ def test_limits_are_named(served):  # noqa: F811
     assert limits["keys"] is False
 
 
-def test_ways_that_are_not_there(served):  # noqa: F811
+def test_ways_that_are_not_there(served):
     assert served.get("/v1/nothing")[1]["type"].endswith("no-such-path")
     status, problem = served.ask("PUT", "/v1/search", {})
     assert (status, problem["type"]) == (405, "urn:rdsearch:problem:method-not-allowed")
@@ -293,7 +292,7 @@ def test_ways_that_are_not_there(served):  # noqa: F811
     assert served.get("/docs")[0] == 404
 
 
-def test_health_and_figures(served):  # noqa: F811
+def test_health_and_figures(served):
     assert served.get("/healthz") == (200, {"status": "ok"})
     assert served.get("/readyz") == (200, {"status": "ready", "indexes": ["mini"]})
     served.post("/v1/search", {"sequences": ["MKVLA"]})
@@ -302,7 +301,7 @@ def test_health_and_figures(served):  # noqa: F811
     assert 'rdsearch_rows{index="mini"} 120.0' in text
 
 
-def test_the_log_has_no_sequences(served):  # noqa: F811
+def test_the_log_has_no_sequences(served):
     sequence = "MWCHWCHWCHWC"
     served.post("/v1/search", {"sequences": [sequence], "where": "length < 123456"})
     served.get("/v1/indexes/mini/proteins/NOBODY?secret=1")

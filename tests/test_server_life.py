@@ -17,6 +17,8 @@ from tests.serving import serving
 
 pytest.importorskip("fastapi", reason="needs rdsearch[server]")
 
+pytestmark = pytest.mark.slow
+
 LONG = {"sequences": ["MKVLATWCHG" * 300] * 6, "k": 1, "timeout": 60}
 
 
