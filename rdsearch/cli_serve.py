@@ -12,8 +12,11 @@ import click
 
 from rdsearch.cli_options import EMBEDDING, say, together, working
 from rdsearch.errors import DependencyError
+from rdsearch.server.settings import Limits, Settings
 
 __all__ = ["serve"]
+
+_DEFAULTS = Settings()
 
 #: Limits that can be set: those of `rdsearch.server.settings.Limits`, by name.
 _LIMITS = together(
@@ -26,34 +29,31 @@ _LIMITS = together(
     )
 )
 
+
+def _setting(name: str, kind: Any, text: str) -> Any:
+    """An option that is a field of `Settings`, with the default that stands there."""
+    default = getattr(_DEFAULTS, name)
+    shown = default if not isinstance(default, float) else f"{default:g}"
+    return click.option(f"--{name.replace('_', '-')}", type=kind, help=f"{text} [default: {shown}]")
+
+
 _BATCHING = together(
-    click.option(
-        "--batch-sequences", type=click.IntRange(1), help="Sequences of one model call at most."
+    _setting("batch_sequences", click.IntRange(1), "Sequences of one model call at most."),
+    _setting("batch_residues", click.IntRange(1), "Residues of one model call at most."),
+    _setting("batch_wait", float, "Seconds that a batch waits for company."),
+    _setting(
+        "queue_sequences", click.IntRange(1), "Sequences that may wait; more are answered 429."
     ),
-    click.option(
-        "--batch-wait", type=float, help="Seconds that a batch waits for company. [default: 0.004]"
-    ),
-    click.option(
-        "--queue-sequences",
-        type=click.IntRange(1),
-        help="Sequences that may wait; more are answered 429. [default: 1000]",
-    ),
-    click.option("--deadline", type=float, help="Seconds a request may take. [default: 60]"),
-    click.option(
-        "--grace", type=float, help="Seconds that what runs has at the end. [default: 30]"
-    ),
-    click.option(
-        "--refresh", type=float, help="Seconds between looks for new generations. [default: 5]"
-    ),
-    click.option(
-        "--cached-vectors", type=click.IntRange(0), help="Embeddings kept. [default: 2000]"
-    ),
+    _setting("deadline", float, "Seconds that a request may take."),
+    _setting("grace", float, "Seconds that what runs has at the end."),
+    _setting("refresh", float, "Seconds between looks for new generations."),
+    _setting("cached_vectors", click.IntRange(0), "Embeddings kept for sequences that come again."),
     click.option(
         "--job-folder",
         type=click.Path(file_okay=False, path_type=Path),
         help="Where results of jobs are kept. [default: a temporary folder]",
     ),
-    click.option("--job-seconds", type=float, help="How long they are kept. [default: 3600]"),
+    _setting("job_seconds", float, "Seconds that results of jobs are kept."),
 )
 
 _EDGE = together(
@@ -127,7 +127,6 @@ def serve(
     """
     try:
         from rdsearch.server import logs, run, service
-        from rdsearch.server.settings import Limits, Settings
     except ImportError as error:
         raise DependencyError(
             f"the server needs {error.name}, which is not installed: pip install 'rdsearch[server]'"

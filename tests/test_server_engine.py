@@ -227,6 +227,19 @@ def test_vectors_and_functions(searched, start):
         engine.run(lambda: 1 / 0).result(10)
 
 
+def test_functions_wait_in_a_queue_that_has_an_end(searched, start):
+    engine, _ = start(queue_sequences=2)
+    gate = threading.Event()
+    first = engine.run(lambda: gate.wait(10))
+    until(first.running)
+    waiting = [engine.run(lambda: 1), engine.run(lambda: 2)]
+    with pytest.raises(Problem) as refused:
+        engine.run(lambda: 3)
+    assert refused.value.status == 429
+    gate.set()
+    assert [one.result(10) for one in waiting] == [1, 2]
+
+
 def test_closing_answers_what_waits(searched, start):
     engine, index = start()
     busy(engine, index)

@@ -252,3 +252,12 @@ def test_safetensors_must_state_their_heads(tmp_path):
     save_file(tensors, path, {"attention_heads": "4", "token_dropout": "true"})
     with pytest.raises(WeightsError, match="expected 2 attention heads, found 4"):
         Checkpoint.open(MINI, path)
+
+
+def test_parameters_are_the_checkpoints():
+    for member in family.MINI.members:
+        tensors = load_file(member.packaged_path)
+        expected = sum(
+            one.numel() for name, one in tensors.items() if not name.startswith("lm_head")
+        )
+        assert member.parameters == expected

@@ -7,15 +7,14 @@ that a large one does not keep small ones waiting.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +26,7 @@ from rdsearch.queries import own_rows
 from rdsearch.server import landscape
 from rdsearch.server.problems import Problem
 from rdsearch.server.settings import Settings
+from rdsearch.server.work import Part, Work
 
 if TYPE_CHECKING:
     from rdsearch.index import Index
@@ -48,62 +48,6 @@ class Located(QueryHits):
     map: dict[str, Any] | None = None
 
 
-class _Work:
-    """Sequences of one request; its results come together from several batches."""
-
-    def __init__(
-        self,
-        index: Index,
-        tier: str,
-        records: Sequence[Record],
-        planned: Planned | None,
-        deadline: float | None,
-    ) -> None:
-        self.index, self.tier, self.records = index, tier, records
-        self.planned, self.deadline = planned, deadline
-        self.future: Future[Any] = Future()
-        self.taken = 0
-        self.results: list[Any] = [None] * len(records)
-        self._left = len(records)
-
-    @property
-    def gone(self) -> bool:
-        """Whether nobody waits for it any more; says so to those who came late."""
-        if self.future.done():
-            return True
-        if self.deadline is not None and time.monotonic() > self.deadline:
-            self.fail(Problem(504, "deadline", "the answer took longer than the request allows"))
-            return True
-        return False
-
-    def fail(self, error: BaseException) -> None:
-        """Tell the request what went wrong."""
-        # It may be cancelled at any moment, and then nobody listens.
-        with contextlib.suppress(InvalidStateError):
-            self.future.set_exception(error)
-
-    def done(self, start: int, results: Sequence[Any]) -> None:
-        """Take the results of a part."""
-        self.results[start : start + len(results)] = results
-        self._left -= len(results)
-        if self._left == 0:
-            with contextlib.suppress(InvalidStateError):
-                self.future.set_result(self.results)
-
-
-class _Part(NamedTuple):
-    """Sequences of a request that are in a batch."""
-
-    work: _Work
-    start: int
-    stop: int
-
-    @property
-    def records(self) -> Sequence[Record]:
-        """The part's own."""
-        return self.work.records[self.start : self.stop]
-
-
 class Engine:
     """Answers requests in batches.
 
@@ -116,8 +60,8 @@ class Engine:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings, self._metrics = settings, metrics
         self._changed = threading.Condition()
-        self._urgent: deque[_Work] = deque()
-        self._patient: deque[_Work] = deque()
+        self._urgent: deque[Work] = deque()
+        self._patient: deque[Work] = deque()
         self._waiting = 0
         self._closed = False
         self._company = False
@@ -167,21 +111,29 @@ class Engine:
         Problem
             429: too many sequences wait already, with when to try again.
         """
-        work = _Work(planned.index, planned.funnel.tiers[-1], records, planned, deadline)
+        work = Work(planned.index, planned.funnel.tiers[-1], records, planned, deadline)
         return self._put(work, urgent)
 
     def embed(
         self, index: Index, tier: str, records: Sequence[Record], deadline: float | None = None
     ) -> Future[list[NDArray[np.float32]]]:
         """rd embeddings of proteins, each of shape (dims of the tier,); see `submit`."""
-        return self._put(_Work(index, tier, records, None, deadline), urgent=True)
+        return self._put(Work(index, tier, records, None, deadline), urgent=True)
 
     def run(self, function: Callable[[], Any]) -> Future[Any]:
-        """Run a function where searches run: an index is searched by one thread at a time."""
+        """Run a function where searches run: an index is searched by one thread at a time.
+
+        Raises
+        ------
+        Problem
+            429: too much waits already.
+        """
         future: Future[Any] = Future()
         with self._changed:
             if self._closed:
                 raise _stopping()
+            if self._embedded.qsize() >= self._settings.queue_sequences:
+                raise self._full(self._embedded.qsize())
             self._embedded.put((function, future))
         return future
 
@@ -193,7 +145,7 @@ class Engine:
         for thread in self._threads:
             thread.join()
 
-    def _put(self, work: _Work, urgent: bool) -> Future[Any]:
+    def _put(self, work: Work, urgent: bool) -> Future[Any]:
         if not work.records:
             work.future.set_result([])
             return work.future
@@ -204,20 +156,24 @@ class Engine:
                 # What a request may hold is bounded elsewhere: an empty queue takes any.
                 most = self._settings.queue_sequences
                 if self._waiting and self._waiting + len(work.records) > most:
-                    self._metrics.refused.inc()
-                    wait = min(max(1, math.ceil(self._waiting / self._rate)), _LONGEST_WAIT)
-                    raise Problem(
-                        429,
-                        "queue-full",
-                        f"{self._waiting} sequences wait already, and {most} may; try again in "
-                        f"{wait} s",
-                        headers={"Retry-After": str(wait)},
-                        waiting=self._waiting,
-                    )
+                    raise self._full(self._waiting)
                 self._waiting += len(work.records)
             (self._urgent if urgent else self._patient).append(work)
             self._changed.notify_all()
         return work.future
+
+    def _full(self, waiting: int) -> Problem:
+        """There is no room, and when there will be."""
+        self._metrics.refused.inc()
+        wait = min(max(1, math.ceil(waiting / self._rate)), _LONGEST_WAIT)
+        return Problem(
+            429,
+            "queue-full",
+            f"{waiting} sequences wait already, and {self._settings.queue_sequences} may; try "
+            f"again in {wait} s",
+            headers={"Retry-After": str(wait)},
+            waiting=waiting,
+        )
 
     # The first thread: what waits, embedded.
 
@@ -237,7 +193,7 @@ class Engine:
             self._ahead.acquire()
             self._embedded.put(ready)
 
-    def _next(self) -> list[_Part] | None:
+    def _next(self) -> list[Part] | None:
         """The next batch; None when the engine is closed and nothing waits."""
         with self._changed:
             while True:
@@ -263,9 +219,9 @@ class Engine:
                     return batch
 
     @staticmethod
-    def _taken(queue: deque[_Work], room: int, residues: int) -> list[_Part]:
+    def _taken(queue: deque[Work], room: int, residues: int) -> list[Part]:
         """Sequences from every request in turn, as far as there is room; one at least."""
-        parts: list[_Part] = []
+        parts: list[Part] = []
         while queue and room > 0 and residues > 0:
             work = queue.popleft()
             if work.gone:
@@ -281,12 +237,12 @@ class Engine:
                 queue.appendleft(work)
                 break
             work.taken, room = stop, room - (stop - start)
-            parts.append(_Part(work, start, stop))
+            parts.append(Part(work, start, stop))
             if stop < len(work.records):
                 queue.append(work)
         return parts
 
-    def _vectors(self, batch: Iterable[_Part]) -> Iterator[tuple[_Part, NDArray[np.float32]]]:
+    def _vectors(self, batch: Iterable[Part]) -> Iterator[tuple[Part, NDArray[np.float32]]]:
         """Parts with their vectors; those that fail are told and left out."""
         for (index, tier), parts in _grouped(batch, lambda part: (part.work.index, part.work.tier)):
             try:
@@ -304,7 +260,7 @@ class Engine:
                     part.work.fail(error)
 
     def _embedded_parts(
-        self, index: Index, tier: str, parts: Sequence[_Part]
+        self, index: Index, tier: str, parts: Sequence[Part]
     ) -> list[NDArray[np.float32]]:
         made = tuple(sorted((name, str(value)) for name, value in index.manifest.embedding.items()))
         about = (index.chain.hash, made, tier)
@@ -343,7 +299,7 @@ class Engine:
                 self._search(group)
             self._metrics.stage_seconds.labels("search").observe(time.perf_counter() - began)
 
-    def _search(self, group: Sequence[tuple[_Part, NDArray[np.float32]]]) -> None:
+    def _search(self, group: Sequence[tuple[Part, NDArray[np.float32]]]) -> None:
         """Search for parts of one plan together."""
         planned = group[0][0].work.planned
         if planned is None:
