@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import signal
 import socket
@@ -61,7 +62,10 @@ class _Server(uvicorn.Server):
         uvicorn's own would raise the signal again at the end, and this is no failure.
         """
         self._service.stopping = True
-        self.force_exit = self.should_exit and sig == signal.SIGINT
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+            # What it breaks off is told with a traceback otherwise.
+            logging.getLogger("uvicorn.error").disabled = True
         self.should_exit = True
 
     def fail(self) -> None:
@@ -84,7 +88,7 @@ def run(service: Service, sock: socket.socket, *, started: Callable[[], None]) -
     Returns
     -------
     bool
-        False where the models could not be loaded.
+        False where the models could not be loaded, or requests were broken off.
     """
     server: _Server | None = None
 
@@ -108,4 +112,4 @@ def run(service: Service, sock: socket.socket, *, started: Callable[[], None]) -
     server = _Server(config, service)
     started()
     server.run(sockets=[sock])
-    return not server.failed
+    return not (server.failed or server.force_exit)
