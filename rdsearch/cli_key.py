@@ -47,6 +47,10 @@ def new(name: str, path: Path) -> None:
     """Make a key for the client NAME and print it.
 
     It is printed this once: the file has its hash alone.
+
+    \b
+    Example:
+      rdsearch key new lab --file keys.txt
     """
     check_name(name)
     with locks.writing(_folder(path), "folder of keys", operation="key new"):
@@ -66,7 +70,12 @@ def new(name: str, path: Path) -> None:
 @key.command("list")
 @_FILE
 def list_(path: Path) -> None:
-    """Names of the clients that have a key, with the day it was made."""
+    """Names of the clients that have a key, with the day it was made.
+
+    \b
+    Example:
+      rdsearch key list --file keys.txt
+    """
     for one in read_keys(path):
         click.echo("\t".join(part for part in (one.name, one.note) if part))
 
@@ -75,7 +84,12 @@ def list_(path: Path) -> None:
 @click.argument("name")
 @_FILE
 def remove(name: str, path: Path) -> None:
-    """Remove the key of the client NAME."""
+    """Remove the key of the client NAME; a server reads the file again at SIGHUP.
+
+    \b
+    Example:
+      rdsearch key remove lab --file keys.txt
+    """
     with locks.writing(_folder(path), "folder of keys", operation="key remove"):
         if all(one.name != name for one in read_keys(path)):
             raise InputError(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from rdsearch import durable, outputs
+from rdsearch import durable, outfiles, outputs
 from rdsearch.errors import InputError
 from tests.results import COLUMNS, TYPES, results
 
@@ -162,7 +162,7 @@ def test_a_full_disk_is_named(format_, tmp_path, monkeypatch):
         path.touch()
         return Path("/dev/full").open("wb" if binary else "w")
 
-    monkeypatch.setattr(outputs, "_opened", full)
+    monkeypatch.setattr(outfiles, "_opened", full)
     path = tmp_path / "hits.out"
     with pytest.raises(InputError, match=r"cannot be written to .*hits\.out: No space left"):
         outputs.write(results(), path, format_, COLUMNS, types=TYPES)
