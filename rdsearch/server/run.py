@@ -6,6 +6,7 @@ import logging
 import math
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from types import FrameType
 
@@ -22,6 +23,8 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _KEEP_ALIVE = 15
 _BACKLOG = 1024
+# Seconds; Python's own 5 ms cost a sixth of the throughput at 64 clients.
+_TURN = 0.0002
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -90,6 +93,8 @@ def run(service: Service, sock: socket.socket, *, started: Callable[[], None]) -
     bool
         False where the models could not be loaded, or requests were broken off.
     """
+    # Three threads take turns here, and each waits so long for the one that computes in Python.
+    sys.setswitchinterval(_TURN)
     server: _Server | None = None
 
     def failed() -> None:
