@@ -102,7 +102,7 @@ def test_what_runs_is_answered_before_the_end(path, sign):
 
 
 def test_a_deadline(path):
-    with serving(path, options=["--deadline", "0.05"]) as server:
+    with serving(path, options=["--deadline", "0.3"]) as server:
         status, problem = server.post("/v1/search", LONG)
         assert (status, problem["type"]) == (504, "urn:rdsearch:problem:deadline")
         end = time.monotonic() + 30
