@@ -327,6 +327,7 @@ def test_an_interrupt_leaves_no_file_and_no_job(served, queries, tmp_path):
         stderr=subprocess.PIPE,
     )
     logged(served, before, '"POST", "path": "/v1/jobs", "status": 202')
+    time.sleep(2)  # the command has to read the answer, which names the job
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130, told

@@ -31,12 +31,26 @@ const box = new QueryBox(
   },
 );
 
+let starting = null;
 const facts = () => indexes.get(byId("index").value);
 
 /** Ask what is served; false where that needs a key that is not there, or the server is not. */
-async function start() {
+function start() {
+  if (starting?.key !== key.get()) {
+    const own = { key: key.get() };
+    starting = own;
+    own.done = load(() => starting === own).finally(() => {
+      if (starting === own) starting = null;
+    });
+  }
+  return starting.done;
+}
+
+/** The same; of an older key nobody wants to know any more what came of it. */
+async function load(current) {
   try {
     limits = await askJson("v1/limits");
+    if (!current()) return false;
     byId("key-field").hidden = !limits.keys;
     byId("key").value = key.get();
     byId("k").max = limits.hits;
@@ -45,6 +59,7 @@ async function start() {
       return false;
     }
     const found = (await askJson("v1/indexes")).indexes;
+    if (!current()) return false;
     indexes = new Map(found.map((one) => [one.name, one]));
     setOptions(byId("index"), [...indexes.keys()], byId("index").value || found[0].name);
     byId("index-field").hidden = found.length < 2;
@@ -52,7 +67,7 @@ async function start() {
     clearError();
     return true;
   } catch (error) {
-    fail(error, () => restore());
+    if (current()) fail(error, () => restore());
     return false;
   }
 }
