@@ -218,8 +218,7 @@ def search(
         )
         limit = details.hits(k, opened.n_rows, funnel if shortlist else None)
         full: list[str] = []
-        if details.cuts and limit < opened.n_rows:
-            found = noting_full(found, limit, full)
+        found = noting_full(found, details, limit, opened.n_rows, full)
         notes, run = details.notes(opened, funnel), None
         if format_ == "html":
             run = outputs.run_of(opened, funnel, details, _settings(details, funnel), notes)

@@ -32,6 +32,7 @@ def allowed_rows(
     where: str | None = None,
     ids: Iterable[str] | None = None,
     taxon: int | None = None,
+    **limits: float,
 ) -> NDArray[np.int64] | None:
     """Rows that pass every filter that is given.
 
@@ -44,6 +45,8 @@ def allowed_rows(
         See `rows_of_ids`.
     taxon : int, optional
         See `Catalog.rows_of_taxon`.
+    **limits
+        `seconds` of `Catalog.rows_where`.
 
     Returns
     -------
@@ -56,7 +59,7 @@ def allowed_rows(
         A filter that cannot be used.
     """
     return combine(
-        None if where is None else catalog.rows_where(where),
+        None if where is None else catalog.rows_where(where, **limits),
         None if ids is None else rows_of_ids(catalog, ids),
         None if taxon is None else catalog.rows_of_taxon(taxon),
     )

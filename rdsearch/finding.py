@@ -12,14 +12,14 @@ from rdsearch.details import ALIGNED_HITS, Details, Judged, completed, cut, trac
 from rdsearch.errors import InputError, few
 from rdsearch.fasta import Record
 from rdsearch.funnel import Funnel
-from rdsearch.hits import QueryHits, TierScore, assemble
+from rdsearch.hits import Hit, QueryHits, TierScore, assemble
 from rdsearch.queries import own_rows
 from rdsearch.rankings import Step
 
 if TYPE_CHECKING:
     from rdsearch.index import Index
 
-__all__ = ["find", "find_in_space", "full_note", "noting_full"]
+__all__ = ["find", "find_in_space", "full_note", "is_full", "noting_full"]
 
 
 def find(
@@ -102,10 +102,17 @@ def find_in_space(
     return [QueryHits(query, hits[:k]) for query, hits in completed(index, results, details)]
 
 
-def noting_full(found: Iterable[QueryHits], limit: int, full: list[str]) -> Iterator[QueryHits]:
-    """The same results; the ids of queries with so many hits are added to `full`."""
+def is_full(details: Details, k: int, n_rows: int, hits: Sequence[Hit]) -> bool:
+    """Whether a query has as many hits as are given at most, so that others may pass a cut too."""
+    return details.cuts and len(hits) >= k < n_rows
+
+
+def noting_full(
+    found: Iterable[QueryHits], details: Details, k: int, n_rows: int, full: list[str]
+) -> Iterator[QueryHits]:
+    """The same results; the ids of queries that are full are added to `full`; see `is_full`."""
     for result in found:
-        if len(result.hits) >= limit:
+        if is_full(details, k, n_rows, result.hits):
             full.append(result.query.id)
         yield result
 

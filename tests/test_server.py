@@ -151,7 +151,8 @@ def test_a_cut_that_k_cuts_short_says_so(served):
         SimpleNamespace(query=Record(name, name, "M"), hits=[0] * n)
         for name, n in (("a", 1), ("b", 0))
     ]
-    assert rendering.notes(plan, hits) == ["one", full_note(["a"], 1)]
+    full = [one.query.id for one in hits if rendering.full(plan, one)]
+    assert rendering.notes(plan, full) == ["one", full_note(["a"], 1)]
 
 
 def test_embeddings_are_the_indexs(served, index):

@@ -24,7 +24,7 @@ from rdsearch.finding import find_in_space
 from rdsearch.hits import QueryHits
 from rdsearch.queries import own_rows
 from rdsearch.server import landscape
-from rdsearch.server.problems import Problem
+from rdsearch.server.problems import Problem, stopping
 from rdsearch.server.settings import Settings
 from rdsearch.server.work import Part, Work
 
@@ -131,7 +131,7 @@ class Engine:
         future: Future[Any] = Future()
         with self._changed:
             if self._closed:
-                raise _stopping()
+                raise stopping()
             if self._embedded.qsize() >= self._settings.queue_sequences:
                 raise self._full(self._embedded.qsize())
             self._embedded.put((function, future))
@@ -151,7 +151,7 @@ class Engine:
             return work.future
         with self._changed:
             if self._closed:
-                raise _stopping()
+                raise stopping()
             if urgent:
                 # What a request may hold is bounded elsewhere: an empty queue takes any.
                 most = self._settings.queue_sequences
@@ -316,10 +316,6 @@ class Engine:
         for part, vectors in group:
             part.work.done(part.start, results[start : start + len(vectors)])
             start += len(vectors)
-
-
-def _stopping() -> Problem:
-    return Problem(503, "stopping", "the server is stopping; try again")
 
 
 def _found(

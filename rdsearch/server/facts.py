@@ -54,8 +54,8 @@ def _plan(index: Index, tier: str) -> dict[str, Any]:
     }
 
 
-def found(index: Index, accession: str) -> tuple[int, dict[str, Any]]:
-    """Row and catalog entry of a protein.
+def found(index: Index, accession: str) -> tuple[int, dict[str, Any], list[dict[str, Any]]]:
+    """Row and catalog entry of a protein, and the entries of all proteins of its sequence.
 
     Parameters
     ----------
@@ -74,19 +74,19 @@ def found(index: Index, accession: str) -> tuple[int, dict[str, Any]]:
         raise Problem(404, "no-such-protein", "the index has no protein of this accession")
     row = rows[name]
     entries = index.catalog.proteins([row])[row]
-    return row, next(entry for entry in entries if entry["accession"] == name)
+    return row, next(entry for entry in entries if entry["accession"] == name), entries
 
 
 def of_protein(served: Served, accession: str) -> dict[str, Any]:
     """A protein with its sequence and the index's columns."""
     index = served.now
-    row, entry = found(index, accession)
+    row, entry, entries = found(index, accession)
     own = {
         "accession": entry["accession"],
         "row": row,
         "length": entry["length"],
         "sequence": index.catalog.sequences([row])[0],
-        "accessions": [one["accession"] for one in index.catalog.proteins([row])[row]],
+        "accessions": [one["accession"] for one in entries],
     }
     return own | {name: value for name, value in entry.items() if name not in own}
 

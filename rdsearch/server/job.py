@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from rdsearch.finding import full_note, noting_full
+from rdsearch.finding import noting_full
 from rdsearch.hits import QueryHits
 from rdsearch.server import problems, rendering
 from rdsearch.server.problems import Problem
@@ -185,11 +185,11 @@ def run(
             folder.writing(job.id) as file,
             contextlib.closing(_results(job, planned, service, check)) as results,
         ):
-            cut = planned.details.cuts and planned.k < planned.index.n_rows
             full: list[str] = []
-            noted = noting_full(results, planned.k, full) if cut else results
+            n_rows = planned.index.n_rows
+            noted = noting_full(results, planned.details, planned.k, n_rows, full)
             rendering.write(planned, noted, file)
-            job.notes = planned.notes + ([full_note(full, planned.k)] if full else [])
+            job.notes = rendering.notes(planned, full)
     except Cancelled:
         return "cancelled", None
     except Problem as error:

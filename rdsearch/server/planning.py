@@ -20,7 +20,7 @@ from rdsearch.formats import FORMATS
 from rdsearch.funnel import Funnel
 from rdsearch.server import rendering, schemas
 from rdsearch.server.problems import Problem
-from rdsearch.server.settings import Limits
+from rdsearch.server.settings import Limits, Settings
 
 if TYPE_CHECKING:
     from rdsearch.index import Index
@@ -136,24 +136,21 @@ def plan_of(
     job: bool = False,
 ) -> Planned:
     """Plan a search for records; see `planned`."""
-    limits, index = service.settings.limits, served.now
     try:
-        batch = service.settings.batch_sequences
-        return _planned(served, index, plan, records, format, limits, job, batch)
+        return _planned(service.settings, served, plan, records, format, job)
     except (InputError, CalibrationError) as error:
         raise type(error)(served.public(str(error)), **error.facts) from error
 
 
 def _planned(
+    settings: Settings,
     served: Served,
-    index: Index,
     plan: schemas.Plan,
     records: list[Record],
     format: str,
-    limits: Limits,
     job: bool,
-    batch: int,
 ) -> Planned:
+    limits, index = settings.limits, served.now
     needs = FORMATS.get(format)
     if plan.columns is not None and needs is not None and not needs.columns:
         raise InputError(f"columns cannot be chosen for {format}: it has columns of its own")
@@ -172,7 +169,7 @@ def _planned(
     if details.aligner is not None and not job:
         _at_most("aligned", len(records) * k, limits.aligned)
     rows = served.allowed(index, plan.where, plan.ids, plan.taxon, limits.where_seconds)
-    at_once = min(len(records), batch) if job else len(records)
+    at_once = min(len(records), settings.batch_sequences) if job else len(records)
     _at_most("read_bytes", at_once * _read_bytes(index, funnel, details, rows), limits.read_bytes)
     columns = index.hit_columns(funnel, details)
     return Planned(

@@ -17,7 +17,7 @@ from starlette.routing import compile_path
 from rdsearch.errors import CalibrationError as _CalibrationError
 from rdsearch.errors import InputError, RdsearchError
 
-__all__ = ["MEDIA_TYPE", "Problem", "answer", "install", "of_error"]
+__all__ = ["MEDIA_TYPE", "Problem", "answer", "install", "of_error", "stopping"]
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -66,6 +66,13 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's word
             "detail": self.detail,
             **self.facts,
         }
+
+
+def stopping() -> Problem:
+    """No new work is taken."""
+    return Problem(
+        503, "stopping", "the server is stopping; try again", headers={"Retry-After": "2"}
+    )
 
 
 def _title(status: int) -> str:

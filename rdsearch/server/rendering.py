@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import IO, TYPE_CHECKING
 
 from rdsearch import outputs, tables
 from rdsearch.errors import InputError
-from rdsearch.finding import full_note
+from rdsearch.finding import full_note, is_full
 from rdsearch.formats import FORMATS
 from rdsearch.hits import QueryHits
 from rdsearch.server.problems import Problem
@@ -18,7 +18,7 @@ from rdsearch.server.problems import Problem
 if TYPE_CHECKING:
     from rdsearch.server.planning import Planned
 
-__all__ = ["MEDIA_TYPES", "chosen", "filename", "media_type", "notes", "write"]
+__all__ = ["MEDIA_TYPES", "chosen", "filename", "full", "headers", "media_type", "notes", "write"]
 
 #: Media type by format; m8 and a3m have none of their own and are asked for by name.
 MEDIA_TYPES = {
@@ -34,7 +34,6 @@ MEDIA_TYPES = {
     "a3m": "text/plain",
 }
 _BY_NAME_ONLY = frozenset({"m8", "a3m"})
-_SUFFIXES = {"table": "txt", "m8": "m8"}
 
 
 def media_type(format: str) -> str:
@@ -45,7 +44,7 @@ def media_type(format: str) -> str:
 
 def filename(format: str) -> str:
     """What a browser calls the file."""
-    return f"rdsearch-hits.{_SUFFIXES.get(format, format)}"
+    return f"rdsearch-hits.{'txt' if format == 'table' else format}"
 
 
 def chosen(
@@ -148,16 +147,33 @@ def write(planned: Planned, results: Iterable[QueryHits], file: IO[bytes]) -> in
     )
 
 
-def notes(planned: Planned, results: Iterable[QueryHits]) -> list[str]:
-    """What a reader of the results has to know, as ``rdsearch search`` says it."""
-    cut = planned.details.cuts and planned.k < planned.index.n_rows
-    full = [one.query.id for one in results if cut and len(one.hits) >= planned.k]
+def full(planned: Planned, result: QueryHits) -> bool:
+    """Whether others than the hits of a query may pass a cut too."""
+    return is_full(planned.details, planned.k, planned.index.n_rows, result.hits)
+
+
+def notes(planned: Planned, full: Sequence[str]) -> list[str]:
+    """What a reader of the results has to know, as ``rdsearch search`` says it.
+
+    Parameters
+    ----------
+    planned : Planned
+    full : sequence of str
+        Ids of the queries for which `full` is true.
+    """
     return planned.notes + ([full_note(full, planned.k)] if full else [])
+
+
+def headers(format: str) -> dict[str, str]:
+    """What an answer in a format needs besides its type and its name."""
+    if format != "html":
+        return {}
+    # Should it be shown all the same: the report runs its own script and loads nothing.
+    return {"Content-Security-Policy": "sandbox allow-scripts; frame-ancestors 'none'"}
 
 
 def _json(planned: Planned, results: Iterable[QueryHits]) -> Iterator[tuple[str, int]]:
     """Pieces of the JSON answer, with the hits in each."""
-    cut = planned.details.cuts and planned.k < planned.index.n_rows
     head = {
         "index": planned.name,
         "generation": planned.index.generation,
@@ -169,7 +185,7 @@ def _json(planned: Planned, results: Iterable[QueryHits]) -> Iterator[tuple[str,
     yield json.dumps(head, ensure_ascii=False)[:-1] + ', "results": [', 0
     between = ""
     for result in results:
-        query, hits = result
+        query = result.query
         text = io.StringIO()
         count = tables.jsonl([result], text, planned.columns)
         lines = text.getvalue().rstrip("\n").replace("\n", ",")
@@ -178,7 +194,7 @@ def _json(planned: Planned, results: Iterable[QueryHits]) -> Iterator[tuple[str,
             "description": query.description,
             "length": len(query.sequence),
         }
-        tail = {"full": cut and len(hits) >= planned.k, "map": getattr(result, "map", None)}
+        tail = {"full": full(planned, result), "map": getattr(result, "map", None)}
         said = json.dumps({"query": about}, ensure_ascii=False)[:-1]
         yield f'{between}{said}, "hits": [{lines}], {json.dumps(tail)[1:]}', count
         between = ","

@@ -146,16 +146,14 @@ async def _written(clock: Clock, planned: planning.Planned, results: Any) -> Res
     file = io.BytesIO()
     small = planned.format in ("json", "jsonl", "tsv") and len(results) * planned.k <= _FEW_HITS
     await clock.run(small, rendering.write, planned, results, file)
-    headers = {}
-    if told := rendering.notes(planned, results):
+    headers = rendering.headers(planned.format)
+    full = [one.query.id for one in results if rendering.full(planned, one)]
+    if told := rendering.notes(planned, full):
         # Formats but JSON have no place for it.
         headers["Rdsearch-Notes"] = json.dumps(told)
     if planned.format != "json":
         name = rendering.filename(planned.format)
         headers["Content-Disposition"] = f'attachment; filename="{name}"'
-    if planned.format == "html":
-        # Should it be shown all the same: the report runs its own script and loads nothing.
-        headers["Content-Security-Policy"] = "sandbox allow-scripts; frame-ancestors 'none'"
     return Response(
         file.getvalue(), media_type=rendering.media_type(planned.format), headers=headers
     )
@@ -276,7 +274,7 @@ async def neighbours(
     served = service.served(name)
 
     def plan() -> tuple[planning.Planned, int]:
-        row, entry = facts.found(served.now, accession)
+        row, entry, _ = facts.found(served.now, accession)
         record = Record(
             id=entry["accession"],
             accession=entry["accession"],

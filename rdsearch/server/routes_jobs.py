@@ -222,10 +222,7 @@ class _Results(FileResponse):
     """The file of a job, which stays until it is sent, should the job expire meanwhile."""
 
     def __init__(self, jobs: Jobs, job: Job) -> None:
-        headers = {"Cache-Control": "no-store"}
-        if job.format == "html":
-            # Should it be shown all the same: the report runs its own script and loads nothing.
-            headers["Content-Security-Policy"] = "sandbox allow-scripts; frame-ancestors 'none'"
+        headers = {"Cache-Control": "no-store", **rendering.headers(job.format)}
         super().__init__(
             jobs.folder.place(job.id),
             headers=headers,

@@ -16,11 +16,11 @@ import rdsearch
 from rdsearch.columnvalues import Summary, summary
 from rdsearch.errors import InputError, RdsearchError
 from rdsearch.fasta import Record
-from rdsearch.filters import combine, rows_of_ids
+from rdsearch.filters import allowed_rows
 from rdsearch.index import Index
 from rdsearch.server.engine import Engine
 from rdsearch.server.metrics import Metrics
-from rdsearch.server.problems import Problem
+from rdsearch.server.problems import Problem, stopping
 from rdsearch.server.settings import Settings
 
 if TYPE_CHECKING:
@@ -129,12 +129,7 @@ class Served:
             if key in self._filters:
                 self._filters.move_to_end(key)
                 return self._filters[key]
-        catalog = index.catalog
-        found = combine(
-            None if where is None else catalog.rows_where(where, seconds),
-            None if ids is None else rows_of_ids(catalog, ids),
-            None if taxon is None else catalog.rows_of_taxon(taxon),
-        )
+        found = allowed_rows(index.catalog, where, ids, taxon, seconds=seconds)
         if found is None:
             return None
         with self._lock:
@@ -243,12 +238,14 @@ class Service:
         Problem
             503, with when to try again.
         """
-        later = {"Retry-After": "2"}
         if self.stopping:
-            raise Problem(503, "stopping", "the server is stopping; try again", headers=later)
+            raise stopping()
         if not self.ready:
             raise Problem(
-                503, "starting", "the server is loading its models; try again", headers=later
+                503,
+                "starting",
+                "the server is loading its models; try again",
+                headers={"Retry-After": "2"},
             )
 
     def refresh(self) -> None:
