@@ -144,3 +144,16 @@ def test_a_file_of_ids(tmp_path, monkeypatch):
             filters.read_ids(file)
     with pytest.raises(InputError, match="cannot be read"):
         filters.read_ids(tmp_path / "absent")
+
+
+def test_an_expression_gets_the_time_that_is_allowed():
+    asked = []
+
+    class Catalog:
+        def rows_where(self, expression, seconds=30.0):
+            asked.append((expression, seconds))
+            return np.array([3], dtype=np.int64)
+
+    assert filters.allowed_rows(Catalog(), "a", seconds=2.5).tolist() == [3]
+    assert filters.allowed_rows(Catalog(), "a").tolist() == [3]
+    assert asked == [("a", 2.5), ("a", 30.0)]
